@@ -1,0 +1,159 @@
+"""What is measured and predicted: frozen, torch-free, and as JSON on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from hemascope.errors import DataError
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said about N images, K classes.
+
+    ids          N names, as given
+    class_names  K names
+    logits       float32 (N, K), NaN in the rows of images that could not be read
+    probs        float32 (N, K), rows sum to 1, NaN where unreadable
+    labels       int64 (N,) true labels, -1 unknown, or None
+    errors       N reasons why an image could not be read, "" where it could
+    """
+
+    ids: Sequence[str]
+    class_names: tuple[str, ...]
+    logits: NDArray[np.float32]
+    probs: NDArray[np.float32]
+    labels: NDArray[np.int64] | None = None
+    errors: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        shape = (len(self.ids), len(self.class_names))
+        for name, value in (("logits", self.logits), ("probs", self.probs)):
+            if value.shape != shape:
+                raise DataError(f"{name} must have shape {shape}, found {value.shape}")
+        for name, rows in (("labels", self.labels), ("errors", self.errors)):
+            if rows is not None and len(rows) not in ((0, len(self.ids)) if name == "errors" else (len(self.ids),)):
+                raise DataError(f"{name} must have {len(self.ids)} entries, found {len(rows)}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """bool (N,): which images were read."""
+        if not self.errors:
+            return np.ones(len(self.ids), dtype=bool)
+        return np.array([not error for error in self.errors], dtype=bool)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """int64 (N,): the most probable class, -1 where the image could not be read."""
+        best = np.full(len(self.ids), -1, dtype=np.int64)
+        readable = self.readable
+        if readable.any():
+            best[readable] = self.probs[readable].argmax(axis=1)
+        return best
+
+
+class _Saved(BaseModel):
+    """Frozen, and strict about unknown keys: a file of another version is refused, not misread."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(_Saved):
+    """A measured value with its 95 % interval and the number of images behind it.
+
+    ``value`` is None where it is not defined (say, the precision of a class that was never predicted),
+    ``low`` and ``high`` where no interval could be made.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int
+
+
+class ClassEvaluation(_Saved):
+    """One class against the rest."""
+
+    name: str
+    support: int
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    auroc: Estimate
+
+
+class SplitEvaluation(_Saved):
+    """All metrics of one split. ``confusion`` is (K, K): rows true, columns predicted.
+
+    ``metrics`` holds accuracy, balanced_accuracy, macro_precision, macro_recall, macro_f1, macro_auroc and
+    log_loss, each an Estimate.
+    """
+
+    split: str
+    n: int
+    metrics: dict[str, Estimate]
+    per_class: list[ClassEvaluation]
+    confusion: list[list[int]]
+
+
+class Mistake(_Saved):
+    """One image for a gallery. ``picture`` is the name of a PNG beside the file that holds this list."""
+
+    id: str
+    picture: str
+    true_label: str
+    predicted_label: str
+    probability: float
+    true_probability: float
+
+
+class Evaluation(_Saved):
+    """What ``evaluation.json`` holds. Pure JSON; the report is made of nothing else but the run's records.
+
+    ``worst_mistakes``: the true class got the least probability. ``certain_mistakes``: the wrong class got the
+    most. Both of the split named ``mistakes_of``. ``left_out`` counts images that could not be scored.
+    """
+
+    version: int = 1
+    class_names: list[str]
+    splits: dict[str, SplitEvaluation]
+    mistakes_of: str = ""
+    worst_mistakes: list[Mistake] = []
+    certain_mistakes: list[Mistake] = []
+    left_out: int = 0
+    bootstrap_resamples: int
+    seed: int
+    data_source: str = ""
+    data_fingerprint: str = ""
+
+
+class Comparison(_Saved):
+    """Two runs on the same cells, paired. ``difference`` is second minus first for each metric.
+
+    McNemar counts the cells only one of the two got right; ``p_value`` is the exact two-sided binomial one.
+    """
+
+    first: str
+    second: str
+    n: int
+    first_metrics: dict[str, Estimate]
+    second_metrics: dict[str, Estimate]
+    difference: dict[str, Estimate]
+    only_first_correct: int
+    only_second_correct: int
+    both_correct: int
+    neither_correct: int
+    p_value: float
+
+
+def json_ready(values: Mapping[str, float]) -> dict[str, float | None]:
+    """The same numbers with NaN as None, because NaN is not JSON."""
+    return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
