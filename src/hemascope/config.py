@@ -131,7 +131,7 @@ class ModelConfig(_Section):
     backbone: str = Field("tf_efficientnet_lite0", description="Any timm image model.")
     weights: str = Field(
         "auto",
-        description="auto (the embedded weights, else the hub), embedded, hub, random, or a local .safetensors or .pth file.",
+        description="auto (embedded, else the hub), embedded, hub, random, or a local .safetensors or .pth file.",
     )
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the backbone.")
     head: HeadConfig = Field(HeadConfig(), description="The classifier on top.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[[int], None]
@@ -13,7 +13,7 @@ Advance = Callable[[int], None]
 class Progress(Protocol):
     """A place to report to: a bar in a terminal, plain lines in a log, nothing in a library call."""
 
-    def task(self, title: str, total: int, unit: str) -> ContextAdvance:
+    def task(self, title: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         """A stretch of work of ``total`` items. Use as ``with progress.task(...) as advance``."""
         ...
 
@@ -26,14 +26,6 @@ class Progress(Protocol):
         ...
 
 
-class ContextAdvance(Protocol):
-    """What ``Progress.task`` returns: entering gives the function that counts items."""
-
-    def __enter__(self) -> Advance: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
-
-
 class SilentProgress:
     """Says nothing. The default of every library call."""
 
@@ -41,14 +33,15 @@ class SilentProgress:
     def _silent(self) -> Iterator[Advance]:
         yield lambda count: None
 
-    def task(self, title: str, total: int, unit: str) -> ContextAdvance:
+    def task(self, title: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        """A stretch of work nobody watches."""
         return self._silent()
 
     def note(self, message: str) -> None:
-        pass
+        """Nothing is said."""
 
     def warn(self, message: str) -> None:
-        pass
+        """Nothing is said."""
 
 
 SILENT: Progress = SilentProgress()
