@@ -1,0 +1,1 @@
+"""Training: ``fit`` runs the stages of a RunConfig."""

@@ -1,0 +1,75 @@
+"""Transfer learning as a list of stages: read ``fit`` from top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hemascope.cells import CellDataset
+from hemascope.config import RunConfig
+from hemascope.data.splits import Splits
+from hemascope.models.classifier import Classifier, create_classifier
+from hemascope.progress import SILENT, Progress
+from hemascope.runtime import Runtime, barrier, seed_everything
+from hemascope.train.checkpoints import load_checkpoint, without_prefix
+from hemascope.train.history import History
+from hemascope.train.price import Price, Stopwatch
+from hemascope.train.stage import Ledger, StageRun
+from hemascope.train.tasks import Parts
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, with its best weights, and what training cost."""
+
+    model: Classifier
+    history: list[dict[str, Any]]
+    seconds: dict[str, float]
+    price_epochs: float
+    best: dict[str, Any]
+
+
+def fit(
+    cells: CellDataset,
+    splits: Splits,
+    config: RunConfig,
+    folder: Path,
+    runtime: Runtime,
+    progress: Progress = SILENT,
+) -> Fitted:
+    """Train through ``config.stages`` and return the network with the best weights of the last one.
+
+    Each stage hands its best validated weights to the next; the averaged ones where ``ema`` is set. ``folder``
+    receives ``history.jsonl`` and ``checkpoints/``; where it holds a checkpoint, training goes on from there and
+    ends with the same weights as an unbroken run on the same machine. Only the training and validation parts are
+    read. Raises NonFiniteLossError, ConfigError.
+    """
+    parts = Parts(
+        cells, np.flatnonzero(splits.assignment == "train"), np.flatnonzero(splits.assignment == "validation")
+    )
+    seed_everything(config.seed)
+    model = create_classifier(config.model, len(cells.class_names), config.seed).to(runtime.device)
+    if config.runtime.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+
+    price = Price(len(parts.train), config.data.preparation.size)
+    ledger = Ledger(History(None), price, Stopwatch(), folder, best={})
+    saved = load_checkpoint(ledger.checkpoint_folder)
+    first_stage = 0
+    if saved is not None:
+        model.load_state_dict(without_prefix("model", saved.tensors))
+        first_stage = saved.values["stage"]
+        ledger.restore(saved.values)
+        progress.note(f"resuming after {price.epochs:.2f} epochs' worth of training")
+    ledger.history = History(folder / "history.jsonl" if runtime.is_main else None, keep=ledger.history_lines)
+
+    for number in range(first_stage, len(config.stages)):
+        stage = StageRun(number, model, parts, config, runtime, ledger, progress)
+        stage.run(resumed=saved)
+        saved = None
+    barrier()
+    return Fitted(model.eval(), ledger.history.records, dict(ledger.watch.seconds), price.epochs, ledger.best)
