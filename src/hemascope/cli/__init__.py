@@ -1,0 +1,37 @@
+"""The command line: each verb parses its words, makes one library call and prints. Nothing heavy is imported here.
+
+``hemascope --help`` must answer at once, so a verb imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import click
+
+from hemascope import __version__
+from hemascope.cli.config_verb import config
+from hemascope.cli.data_verbs import inspect
+from hemascope.cli.manners import HELP_SETTINGS, HemascopeGroup
+from hemascope.cli.predict_verb import predict
+from hemascope.cli.result_verbs import compare, evaluate, report
+from hemascope.cli.train_verbs import demo, train
+
+
+@click.group(cls=HemascopeGroup, context_settings=HELP_SETTINGS)
+@click.version_option(__version__, message="hemascope %(version)s")
+@click.option("--quiet", is_flag=True, help="Show results and warnings only.")
+def main(quiet: bool) -> None:
+    """From a pile of single blood-cell images to a classifier you can check.
+
+    \b
+    First steps:
+      hemascope demo                                  try it without any images
+      hemascope inspect my_cells/                     what is in there?
+      hemascope train my_cells/ -o runs/first         train, evaluate, report
+      hemascope predict runs/first new/ -o out.csv    name new cells
+    """
+
+
+for _verb in (inspect, train, evaluate, predict, compare, report, config, demo):
+    main.add_command(_verb)
+
+__all__ = ["main"]
