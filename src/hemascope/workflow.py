@@ -312,11 +312,7 @@ def _evaluate_parts(
             continue
         subset = _Rows(cells.images, rows)
         predictions[part] = predictor.predict_images(
-            subset,
-            [cells.ids[row] for row in rows],
-            labels=cells.labels[rows],
-            progress=progress,
-            title=f"predicting {part}",
+            subset, [cells.ids[row] for row in rows], labels=cells.labels[rows], progress=progress
         )
         save_predictions(folder / "predictions" / f"{part}.parquet", predictions[part])
     evaluation = build_evaluation(

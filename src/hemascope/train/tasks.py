@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from hemascope.cells import CellDataset
 from hemascope.config import RunConfig, StageConfig
 from hemascope.data.augmentation import Augmentation, image_seed, resize_batch, unaugmented
 from hemascope.models.classifier import Classifier
+from hemascope.models.inference import inference_copy
 from hemascope.progress import Progress
 from hemascope.runtime import Runtime, autocast, gather_rows
 from hemascope.train.batches import ImageSteps, SampleOrder, read_rows, step_batches, worker_count
@@ -112,7 +113,7 @@ class ImageTask:
         rows = self.parts.validation
         self.price.add_validation(len(rows), self.size)
         mine = rows[self.runtime.rank :: self.runtime.world_size]
-        network.eval()
+        network = inference_copy(cast(Classifier, network), self.size)
         return _in_row_order(
             list(_forward_rows(network, self.parts, mine, self.size, self.runtime, self.batch_size)),
             len(rows),
@@ -146,7 +147,7 @@ class FeatureTask:
         self.order = SampleOrder(parts.train_labels, seed=seed, oversample=stage.oversample)
         n, batch = len(parts.train), config.evaluation.batch_size
         augmentation = Augmentation(config.augmentation, seed)
-        backbone = fast_features(model, size, runtime)
+        backbone = fast_features(model, size)
         with (
             progress.task("features of the frozen backbone", n * stage.views + len(parts.validation), "images") as done,
             watch.measure("features"),
@@ -190,9 +191,20 @@ class FeatureTask:
         return logits
 
 
-def fast_features(model: Classifier, size: int, runtime: Runtime) -> nn.Module:
-    """The frozen backbone as fast as this machine runs it: images uint8 (B, 3, S, S) to features (B, D)."""
-    raise NotImplementedError
+class _Features(nn.Module):
+    """A classifier up to its pooled features: images uint8 (B, 3, S, S) to (B, D)."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(images)
+
+
+def fast_features(model: Classifier, size: int) -> nn.Module:
+    """The frozen backbone as fast as this machine runs it; the model itself is left as it was."""
+    return _Features(inference_copy(model, size)).eval()
 
 
 def _in_row_order(pieces: list[Tensor], n: int, runtime: Runtime) -> Tensor:
@@ -200,7 +212,7 @@ def _in_row_order(pieces: list[Tensor], n: int, runtime: Runtime) -> Tensor:
     mine = torch.cat(pieces)
     if runtime.world_size == 1:
         return mine
-    dealt = gather_rows(mine)
+    dealt = gather_rows(mine.to(runtime.device)).cpu()  # nccl exchanges what lies on the device
     places = np.concatenate([np.arange(n)[rank :: runtime.world_size] for rank in range(runtime.world_size)])
     result = torch.empty_like(dealt)
     result[torch.from_numpy(places)] = dealt
