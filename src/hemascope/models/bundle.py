@@ -1,0 +1,97 @@
+"""A trained model as a folder: everything prediction needs, nothing that runs when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hemascope.config import ModelConfig, Preparation
+from hemascope.errors import BundleError, ConfigError
+from hemascope.models.bundle_files import WEIGHTS_FILE, read_bundle_files, read_state, write_bundle_files
+
+if TYPE_CHECKING:
+    from hemascope.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A model on disk, checked.
+
+    config        the network: backbone and head
+    class_names   K names, in the order of the logits
+    preparation   what images must go through before the network
+    calibration   temperature and cuts fitted on the calibration split, or None
+    provenance    where it came from: data, versions, seed
+    weights       the safetensors file
+    sha256        its digest: the identity of the model
+    """
+
+    config: ModelConfig
+    class_names: tuple[str, ...]
+    preparation: Preparation
+    calibration: Mapping[str, Any] | None
+    provenance: Mapping[str, Any]
+    weights: Path
+    sha256: str
+
+    def build(self) -> Classifier:
+        """The network with its weights, in evaluation mode on the CPU. Needs nothing but the bundle.
+
+        Raises BundleError where the weights do not fit the network, or where this timm does not know it.
+        """
+        from hemascope.models.classifier import empty_classifier
+
+        try:
+            model = empty_classifier(self.config, len(self.class_names))
+        except ConfigError as error:
+            raise BundleError(f"{self.weights.parent} cannot be built here: {error}") from error
+        try:
+            model.load_state_dict(read_state(self.weights))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise BundleError(f"{self.weights} does not fit the network its bundle describes: {reason}") from error
+        return model.eval()
+
+
+def save_bundle(
+    folder: Path,
+    model: Classifier,
+    *,
+    config: ModelConfig,
+    class_names: Sequence[str],
+    preparation: Preparation,
+    provenance: dict[str, Any],
+    calibration: dict[str, Any] | None = None,
+) -> None:
+    """Write ``model`` as a bundle. The folder appears, or is replaced, only when it is whole.
+
+    Raises OutputError where it cannot be written, BundleError where calibration or provenance are not JSON.
+    """
+    write_bundle_files(
+        folder,
+        model.state_dict(),
+        config=config,
+        class_names=tuple(class_names),
+        preparation=preparation,
+        calibration=calibration,
+        provenance=provenance,
+    )
+
+
+def load_bundle(folder: Path) -> ModelBundle:
+    """The bundle in ``folder``, or in the run folder it is, after its digests were checked.
+
+    Raises BundleError where it is missing, incomplete, of another version, or differs by a byte.
+    """
+    found, record = read_bundle_files(Path(folder))
+    return ModelBundle(
+        config=record.model,
+        class_names=record.class_names,
+        preparation=record.preparation,
+        calibration=record.calibration,
+        provenance=record.provenance,
+        weights=found / WEIGHTS_FILE,
+        sha256=record.weights_sha256,
+    )

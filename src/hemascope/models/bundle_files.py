@@ -1,0 +1,169 @@
+"""The files of a model bundle: written at once, and refused when a single byte has changed.
+
+model.safetensors   every parameter and buffer; no pickle
+bundle.json         what is needed to build the network, prepare images and read its output
+SHA256SUMS          digests of both, in the form ``sha256sum --check`` reads
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hemascope.atomic import atomic_folder
+from hemascope.config import ModelConfig, Preparation
+from hemascope.errors import BundleError, OutputError
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS_FILE, RECORD_FILE, SUMS_FILE = "model.safetensors", "bundle.json", "SHA256SUMS"
+_RECORD_LIMIT = 16 * 2**20
+_ADVICE = "Copy the bundle again from its source, or train again."
+
+
+class BundleRecord(BaseModel):
+    """What ``bundle.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    format: Literal["hemascope-bundle"] = "hemascope-bundle"
+    version: Literal[1] = 1
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    model: ModelConfig
+    class_names: tuple[str, ...] = Field(min_length=1, max_length=100_000)
+    preparation: Preparation
+    calibration: dict[str, Any] | None = None
+    provenance: dict[str, Any] = {}
+
+
+def bundle_folder(path: Path) -> Path:
+    """The bundle at ``path``: the folder itself, or ``bundle`` inside a run's folder. Raises BundleError."""
+    if not path.exists():
+        raise BundleError(f"no model bundle at {path}: there is no such folder. Give a bundle's or a run's folder.")
+    for folder in (path, path / "bundle"):
+        if (folder / RECORD_FILE).is_file():
+            return folder
+    raise BundleError(
+        f"no model bundle at {path}: neither it nor {path / 'bundle'} holds {RECORD_FILE}. "
+        "Give a bundle's folder, or that of a run that has finished training."
+    )
+
+
+def write_bundle_files(
+    folder: Path,
+    state: Mapping[str, torch.Tensor],
+    *,
+    config: ModelConfig,
+    class_names: tuple[str, ...],
+    preparation: Preparation,
+    calibration: dict[str, Any] | None,
+    provenance: dict[str, Any],
+) -> None:
+    """Write the three files as one folder, replacing what was there only when all of them are whole.
+
+    Raises OutputError where it cannot be written, BundleError where calibration or provenance are not JSON.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder) as temporary:
+        weights = temporary / WEIGHTS_FILE
+        try:
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in state.items()},
+                weights,
+                metadata={"format": "pt"},
+            )
+        except SafetensorError as error:  # safetensors wraps a full disk in its own class
+            raise OutputError(f"cannot write {folder}: {error}. Free some space or choose another place.") from error
+        digest = _sha256(weights)
+        record = BundleRecord(
+            weights_sha256=digest,
+            model=config,
+            class_names=class_names,
+            preparation=preparation,
+            calibration=calibration,
+            provenance=provenance,
+        )
+        try:
+            text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        except ValueError as error:
+            raise BundleError(f"calibration and provenance of a bundle must be JSON: {error}") from error
+        (temporary / RECORD_FILE).write_text(text, encoding="utf-8", newline="\n")
+        sums = f"{_sha256(temporary / RECORD_FILE)}  {RECORD_FILE}\n{digest}  {WEIGHTS_FILE}\n"
+        (temporary / SUMS_FILE).write_text(sums, encoding="ascii", newline="\n")
+
+
+def read_bundle_files(path: Path) -> tuple[Path, BundleRecord]:
+    """The bundle's folder and its record, after every byte has been checked. Raises BundleError."""
+    folder = bundle_folder(path)
+    try:
+        sums = _read_sums(folder / SUMS_FILE)
+        record_file = folder / RECORD_FILE
+        if record_file.stat().st_size > _RECORD_LIMIT:
+            raise BundleError(f"{record_file} is larger than {_RECORD_LIMIT >> 20} MiB. {_ADVICE}")
+        content = record_file.read_bytes()
+        _compare(record_file, sums[RECORD_FILE], hashlib.sha256(content).hexdigest())
+        found = _sha256(folder / WEIGHTS_FILE)
+    except OSError as error:
+        raise BundleError(
+            f"cannot read the bundle {folder}: {error.filename}: {error.strerror or error}. {_ADVICE}"
+        ) from error
+    _compare(folder / WEIGHTS_FILE, sums[WEIGHTS_FILE], found)
+    try:
+        raw = json.loads(content)
+        if isinstance(raw, dict) and raw.get("version", 1) != 1:
+            raise BundleError(
+                f"{record_file} is of bundle version {raw['version']}; this hemascope reads version 1. "
+                "Install a newer hemascope."
+            )
+        record = BundleRecord.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{record_file} is malformed at {place or 'its top'}: {first['msg']}. {_ADVICE}") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{record_file} is not JSON: {error}. {_ADVICE}") from error
+    _compare(folder / WEIGHTS_FILE, record.weights_sha256, found)
+    return folder, record
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises BundleError where it is not one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path} is not a whole safetensors file: {error}. {_ADVICE}") from error
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_bytes()[:4096].decode("ascii").splitlines()
+        sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    except ValueError as error:
+        raise BundleError(f"{path} is not a list of SHA-256 digests. {_ADVICE}") from error
+    missing = {RECORD_FILE, WEIGHTS_FILE} - sums.keys()
+    if missing or len(sums) != 2:
+        raise BundleError(f"{path} must hold the digests of {RECORD_FILE} and {WEIGHTS_FILE} alone. {_ADVICE}")
+    return sums
+
+
+def _compare(path: Path, expected: str, found: str) -> None:
+    if expected != found:
+        raise BundleError(
+            f"{path} is not what was saved: its SHA-256 is {found[:12]}…, expected {expected[:12]}…. {_ADVICE}"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

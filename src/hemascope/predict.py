@@ -1,0 +1,232 @@
+"""The one way from pixels to Predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hemascope.cells import UNLABELLED, CellDataset
+from hemascope.config import PREPARATIONS
+from hemascope.errors import BundleError, DataError, UsageError
+from hemascope.models.bundle import ModelBundle, load_bundle
+from hemascope.models.inference import inference_copy
+from hemascope.progress import SILENT, Progress
+from hemascope.results import Predictions
+from hemascope.runtime import Runtime, autocast, choose_device, choose_precision
+
+Inputs = str | Path | Sequence[str | Path] | NDArray[np.uint8] | CellDataset
+
+
+class Predictor:
+    """A model ready to predict.
+
+    device      auto, cpu, cuda, cuda:N or mps
+    precision   auto (bf16 on GPUs that have it, else fp32), fp32, bf16 or fp16
+    batch_size  images at a time
+    threads     CPU threads to compute with; None leaves torch's choice
+
+    Raises ConfigError for a device or precision that is not there, BundleError for weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 256,
+        threads: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, found {batch_size}")
+        if threads is not None:
+            if threads < 1:
+                raise UsageError(f"threads must be at least 1, found {threads}")
+            torch.set_num_threads(threads)
+        chosen = choose_device(device)
+        self.bundle = bundle
+        self.batch_size = batch_size
+        self.runtime = Runtime(chosen, choose_precision(precision, chosen))
+        self._temperature = _temperature(bundle)
+        self._model = inference_copy(bundle.build(), bundle.preparation.size).to(chosen)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K names, in the order of the logits."""
+        return self.bundle.class_names
+
+    def predict(self, inputs: Inputs, *, progress: Progress = SILENT) -> Predictions:
+        """Predict whatever is given, all at once.
+
+        inputs   a path or paths (files, folders, arrays in npz: read and prepared as the bundle says); uint8
+                 (N, H, W, 3) RGB images as they came, which are prepared too; or a CellDataset, which must already
+                 be prepared as the bundle says
+
+        An image that cannot be read is a row with its error. Raises SourceError for a path that is not there,
+        DataError for an array of another shape and for a CellDataset prepared otherwise.
+        """
+        if isinstance(inputs, CellDataset):
+            self._check_preparation(inputs)
+            return self.predict_images(
+                inputs.images, inputs.ids, inputs.labels, class_names=inputs.class_names, progress=progress
+            )
+        if isinstance(inputs, np.ndarray):
+            return self._predict_raw(inputs, progress)
+        paths = [inputs] if isinstance(inputs, str | PathLike) else list(inputs)
+        return joined(self.predict_batches(paths, progress=progress), self.class_names)
+
+    def predict_batches(self, inputs: Sequence[str | Path], *, progress: Progress = SILENT) -> Iterator[Predictions]:
+        """Predict files, folders and arrays in files, one batch of images after the other, in order.
+
+        Memory does not grow with the number of images. An image that cannot be read is a row with its error.
+        """
+        from hemascope.data.stream import stream_images
+
+        paths = [fspath(path) for path in inputs]
+        for batch in stream_images(paths, self.bundle.preparation, batch_size=self.batch_size, progress=progress):
+            errors = list(batch.errors) or [""] * len(batch.ids)
+            readable = np.array([not error for error in errors], dtype=bool)
+            logits = np.full((len(errors), len(self.class_names)), np.nan, dtype=np.float32)
+            probs = logits.copy()
+            if readable.any():
+                images = batch.images if readable.all() else batch.images[readable]
+                logits[readable], probs[readable] = self._forward(images)
+            yield Predictions(list(batch.ids), self.class_names, logits, probs, errors=errors)
+
+    def predict_images(
+        self,
+        images: NDArray[np.uint8],
+        ids: Sequence[str],
+        labels: NDArray[np.int64] | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        progress: Progress = SILENT,
+    ) -> Predictions:
+        """Predict prepared images: uint8 (N, S, S, 3) RGB, in memory or memory-mapped, S as the bundle says.
+
+        labels       int64 (N,), -1 unknown, or None; they travel along
+        class_names  what the labels index, where it is not the model's own list; they are matched by name
+
+        Raises DataError for another shape or type, and for labels of a class the model does not know.
+        """
+        size, count = self.bundle.preparation.size, len(images)
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            raise DataError(
+                f"this model takes prepared images, uint8 (N, {size}, {size}, 3); found {images.dtype} {images.shape}"
+            )
+        if len(ids) != count:
+            raise DataError(f"ids must have one entry for each of {count} images, found {len(ids)}")
+        known = None if labels is None else self._labels(labels, class_names)
+        logits = np.empty((count, len(self.class_names)), dtype=np.float32)
+        probs = np.empty_like(logits)
+        with progress.task("predicting", count, "images") as advance:
+            for start in range(0, count, self.batch_size):
+                rows = slice(start, min(start + self.batch_size, count))
+                logits[rows], probs[rows] = self._forward(images[rows])
+                advance(rows.stop - rows.start)
+        return Predictions(ids, self.class_names, logits, probs, labels=known)
+
+    def _forward(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """uint8 (N, S, S, 3) to logits and probabilities, float32 (N, K). Never more than a batch at a time."""
+        if len(images) > self.batch_size:
+            parts = [self._forward(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
+            return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        own = np.array(images, order="C")  # a memory map is read-only, and torch wants to be able to write
+        pixels = torch.from_numpy(own).to(self.runtime.device).permute(0, 3, 1, 2)  # channels-last as it is
+        try:
+            with torch.inference_mode(), autocast(self.runtime):
+                logits = self._model(pixels).float()
+                probs = (logits / self._temperature).softmax(dim=1)
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"{self.runtime.device} has too little memory for {len(images)} images at a time. "
+                f"Use a batch_size below {self.batch_size}."
+            ) from error
+        return logits.cpu().numpy(), probs.cpu().numpy()
+
+    def _predict_raw(self, images: NDArray[np.uint8], progress: Progress) -> Predictions:
+        """Images as they came are prepared a batch at a time, so that N may be large."""
+        from hemascope.data.prepare import prepare
+
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            raise DataError(f"images must be uint8 (N, height, width, 3), found {images.dtype} {images.shape}")
+        preparation, parts = self.bundle.preparation, []
+        with progress.task("predicting", len(images), "images") as advance:
+            for start in range(0, len(images), self.batch_size):
+                raw = images[start : start + self.batch_size]
+                ready = np.stack([prepare(image, preparation) for image in raw])
+                ids = [f"array#{start + i}" for i in range(len(raw))]
+                parts.append(Predictions(ids, self.class_names, *self._forward(ready)))
+                advance(len(raw))
+        return joined(parts, self.class_names)
+
+    def _check_preparation(self, cells: CellDataset) -> None:
+        wanted, size = self.bundle.preparation, cells.images.shape[1:3]
+        # A dataset keeps a name for people only, so two of hemascope's own names are what can be told apart.
+        named = {wanted.name, cells.preparation}
+        if size != (wanted.size, wanted.size) or (len(named) == 2 and named <= PREPARATIONS.keys()):
+            found = f"{cells.preparation or 'unnamed'!r} to {size[0]} × {size[1]}"
+            raise DataError(
+                f"this model takes images prepared as {wanted.name!r} to {wanted.size} × {wanted.size}; these were "
+                f"prepared as {found}. Load the cells again with the model's own preparation."
+            )
+
+    def _labels(self, labels: NDArray[np.int64], names: Sequence[str] | None) -> NDArray[np.int64]:
+        """The labels as indices into the model's own classes."""
+        names = self.class_names if names is None else tuple(names)
+        if len(labels) and (labels.min() < UNLABELLED or labels.max() >= len(names)):
+            raise DataError(
+                f"labels must lie in {UNLABELLED} to {len(names) - 1}, found {labels.min()} to {labels.max()}"
+            )
+        if names == self.class_names:
+            return labels
+        own = {name: index for index, name in enumerate(self.class_names)}
+        unknown = [name for index, name in enumerate(names) if name not in own and (labels == index).any()]
+        if unknown:
+            raise DataError(
+                f"the model does not know the class {unknown[0]!r} of these cells; it knows "
+                f"{', '.join(self.class_names)}. Rename the class or leave its cells out."
+            )
+        # The last entry is reached by the index -1: unlabelled stays unlabelled.
+        table = np.array([*(own.get(name, UNLABELLED) for name in names), UNLABELLED], dtype=np.int64)
+        return table[labels]
+
+
+def load_model(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 256,
+    threads: int | None = None,
+) -> Predictor:
+    """The model in a bundle's or a run's folder, ready to predict. Raises BundleError where it is not whole."""
+    return Predictor(
+        load_bundle(Path(path)), device=device, precision=precision, batch_size=batch_size, threads=threads
+    )
+
+
+def joined(parts: Iterable[Predictions], class_names: tuple[str, ...]) -> Predictions:
+    """Batches of predictions, without labels, as one."""
+    found = list(parts)
+    empty = np.empty((0, len(class_names)), dtype=np.float32)
+    return Predictions(
+        [name for part in found for name in part.ids],
+        class_names,
+        np.concatenate([empty, *(part.logits for part in found)]),
+        np.concatenate([empty, *(part.probs for part in found)]),
+        errors=[error for part in found for error in (part.errors or [""] * len(part))],
+    )
+
+
+def _temperature(bundle: ModelBundle) -> float:
+    """The temperature probabilities are scaled by (Guo et al. 2017), 1 where the bundle has none."""
+    value = (bundle.calibration or {}).get("temperature", 1.0)
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise BundleError(f"the temperature in {bundle.weights.parent} must be a number above 0, found {value!r}")
+    return float(value)
