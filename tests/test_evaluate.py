@@ -28,7 +28,7 @@ from hemascope.evaluate import (
 )
 from hemascope.results import Mistake, Predictions
 
-NAMES = ("basophil", "band, young", 'so-called "ig"')
+NAMES = ("basophil", "band, young", '50 % "ig"')
 
 
 def some(n: int = 12, seed: int = 0, *, labelled: bool = True, broken: tuple[int, ...] = ()) -> Predictions:
@@ -193,7 +193,7 @@ def test_damaged_predictions_are_refused_in_a_sentence(tmp_path: Path) -> None:
         load_predictions(tmp_path)
 
 
-COLUMNS = ["path", "label", "probability", "p_basophil", "p_band, young", 'p_so-called "ig"', "error"]
+COLUMNS = ["path", "label", "probability", "p_basophil", "p_band, young", 'p_50 % "ig"', "error"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "CSV"])
@@ -311,6 +311,10 @@ def test_an_interrupted_table_leaves_the_old_one(tmp_path: Path, ending: str) ->
         write_table(path, [some(), other])
     with pytest.raises(DataError, match="no predictions"):
         write_table(path, [])
+    unsure = some(3)
+    unsure.probs[1] = np.nan
+    with pytest.raises(DataError, match="no number"):
+        write_table(path, [unsure])
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
