@@ -116,7 +116,7 @@ class RowReader:
         self._stream: IO[bytes] | None = None
         self._archive: zipfile.ZipFile | None = None
         self._next = 0
-        if member.info.compress_type == zipfile.ZIP_STORED and math.prod(member.shape):
+        if member.info.compress_type == zipfile.ZIP_STORED and math.prod(member.shape) > 0:
             self._mapped = np.memmap(
                 path,
                 dtype=member.dtype,
