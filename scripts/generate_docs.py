@@ -20,8 +20,8 @@ def cli_page() -> str:
     parts = [
         "# Command line\n",
         "<!-- Made by `make docs` from hemascope/cli: change it there. -->\n",
-        "Results go to stdout, progress and warnings to stderr. Exit status: 0 done, 1 the work failed, 2 the call was\n"
-        "wrong, 130 stopped with Ctrl-C. `HEMASCOPE_DEBUG=1` shows tracebacks.\n",
+        "Results go to stdout, progress and warnings to stderr. Exit status: 0 done, 1 the work failed, 2 the call\n"
+        "was wrong, 130 stopped with Ctrl-C. `HEMASCOPE_DEBUG=1` shows tracebacks.\n",
         _help("hemascope", root),
     ]
     for name in main.list_commands(root):

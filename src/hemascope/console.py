@@ -42,6 +42,7 @@ def is_first_process() -> bool:
 
 def printable(text: str) -> str:
     """``text`` with control characters spelled out: a file's name must not be able to steer the terminal."""
+    text = text.replace("\N{NO-BREAK SPACE}", " ")  # not printable by Python's rule, and of no use in a terminal
     return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
 
 

@@ -107,7 +107,7 @@ def command_line(ctx: click.Context) -> str:
 def say(text: str = "") -> None:
     """One result line on stdout; only the first process of a distributed run speaks."""
     if is_first_process():
-        click.echo(printable(text).replace("\N{NO-BREAK SPACE}", " "))
+        click.echo(printable(text))
 
 
 def say_json(value: Any) -> None:

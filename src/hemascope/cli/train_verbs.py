@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hemascope.cli.manners import INTERRUPTED, PATH, command_line, progress_of, say, say_json, source_options
+from hemascope.console import is_first_process
 from hemascope.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def _configuration(
 
 
 def _say_trained(run: TrainedRun) -> None:
+    if not is_first_process():  # the others of a distributed run hold no results
+        return
     from hemascope.cli.wording import evaluation_lines
 
     for line in evaluation_lines(run.evaluation):
