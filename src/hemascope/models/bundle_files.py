@@ -92,8 +92,11 @@ def write_bundle_files(
             provenance=provenance,
         )
         try:
-            text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        except ValueError as error:
+            # As given, not as pydantic writes it: that would turn NaN into null without a word.
+            whole = record.model_dump(mode="json", exclude={"calibration", "provenance"})
+            whole |= {"calibration": calibration, "provenance": provenance}
+            text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        except (ValueError, TypeError, RecursionError) as error:
             raise BundleError(f"calibration and provenance of a bundle must be JSON: {error}") from error
         (temporary / RECORD_FILE).write_text(text, encoding="utf-8", newline="\n")
         sums = f"{_sha256(temporary / RECORD_FILE)}  {RECORD_FILE}\n{digest}  {WEIGHTS_FILE}\n"
