@@ -29,6 +29,17 @@ def image_seed(*parts: int) -> int:
     return int(state) & (2**63 - 1)
 
 
+def position_draws(seed: int, positions: Sequence[int], count: int) -> NDArray[np.float64]:
+    """Uniform numbers in 0 to 1, (len(positions), count): each row depends on ``seed`` and its position alone.
+
+    Philox (Salmon et al. 2011) is a generator made for this: the position is the counter it starts from.
+    """
+    draws = np.empty((len(positions), count))
+    for row, position in zip(draws, positions, strict=True):
+        np.random.Generator(np.random.Philox(key=seed, counter=int(position) << 64)).random(out=row)
+    return draws
+
+
 def image_transform(config: AugmentationConfig) -> nn.Module | None:
     """The image-by-image part, for uint8 tensors (3, S, S), or None where nothing of it is asked for."""
     import_torchvision()
@@ -56,14 +67,16 @@ def image_transform(config: AugmentationConfig) -> nn.Module | None:
     return v2.Compose(steps) if steps else None
 
 
-def mirror_and_turn(images: NDArray[np.uint8], config: AugmentationConfig, seed: int) -> NDArray[np.uint8]:
-    """Mirror and turn each image of uint8 (B, S, S, 3) at random; the input is left as it was.
+def mirror_and_turn(
+    images: NDArray[np.uint8], config: AugmentationConfig, draws: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Mirror and turn each image of uint8 (B, S, S, 3) by its ``draws`` (B, 3); the input is left as it was.
 
     Both together draw one of the eight symmetries of the square, each equally likely.
     """
     if not (config.flips or config.quarter_turns):
         return images
-    draw = np.random.default_rng(seed).integers(0, 2, size=(3, len(images))).astype(bool)
+    draw = draws.T < 0.5
     result = images.copy()
     if config.flips:
         result[draw[0]] = result[draw[0]][:, :, ::-1]
@@ -78,14 +91,14 @@ def mirror_and_turn(images: NDArray[np.uint8], config: AugmentationConfig, seed:
     return result
 
 
-def random_affine(images: Tensor, config: AugmentationConfig, seed: int) -> Tensor:
-    """Shift, turn, scale and shear each image of uint8 (B, 3, S, S) at random, about its centre, bilinearly.
+def random_affine(images: Tensor, config: AugmentationConfig, draws: NDArray[np.float64]) -> Tensor:
+    """Shift, turn, scale and shear each image of uint8 (B, 3, S, S) by its ``draws`` (B, 6), bilinearly.
 
-    What moves into view is the reflected border, or grey ``fill``.
+    Turns, sizes and shears are about the centre. What moves into view is the reflected border, or grey ``fill``.
     """
     if not (config.translation or config.rotation or config.scale or config.shear):
         return images
-    draw = np.random.default_rng(seed).uniform(-1, 1, size=(6, len(images)))
+    draw = 2 * draws.T - 1
     angle, shear_x, shear_y = np.deg2rad(draw[0] * config.rotation), *np.tan(np.deg2rad(draw[1:3] * config.shear))
     zoom = 1 / (1 + draw[3] * config.scale)
     cosine, sine = np.cos(angle) * zoom, np.sin(angle) * zoom
@@ -117,11 +130,12 @@ class Augmentation:
     def __call__(self, images: NDArray[np.uint8], positions: Sequence[int]) -> Tensor:
         """uint8 (B, S, S, 3) to an augmented uint8 tensor (B, 3, S, S), channels last in memory.
 
-        ``positions`` (B,) say which draw of the stage each image is; the same positions give the same result.
+        ``positions`` (B,) say which draw of the stage each image is; a position gives the same result in any batch.
         The global random state of torch is left as it was.
         """
-        batch = mirror_and_turn(images, self.config, image_seed(self.seed, 1, int(positions[0])))
-        tensor = random_affine(unaugmented(batch), self.config, image_seed(self.seed, 3, int(positions[0])))
+        draws = position_draws(self.seed, positions, 9)
+        batch = mirror_and_turn(images, self.config, draws[:, :3])
+        tensor = random_affine(unaugmented(batch), self.config, draws[:, 3:])
         if self._transform is None:
             return tensor.contiguous(memory_format=torch.channels_last)
         with torch.random.fork_rng(devices=[]):

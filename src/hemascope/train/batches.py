@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class SampleOrder:
         return {"labels": self.labels, "seed": self.seed, "oversample": self.oversample}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(state["labels"], seed=state["seed"], oversample=state["oversample"])  # type: ignore[misc,arg-type]
+        self.__init__(state["labels"], seed=state["seed"], oversample=state["oversample"])  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Batch:
     labels: Tensor
     reading: float
     augmenting: float
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; the name is the DataLoader's, which calls it."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
 class ImageSteps(Dataset[Batch]):
@@ -122,7 +127,7 @@ def worker_count(asked: int | None, *, image_by_image: bool, device: str) -> int
     return max(1, min(4, cores // 2)) if image_by_image and cores > 1 else 0
 
 
-def _keep(batch: Batch) -> Batch:
+def _keep(batch: Any) -> Any:
     return batch
 
 

@@ -18,7 +18,7 @@ from hemascope.runtime import Runtime, barrier, seed_everything
 from hemascope.train.checkpoints import load_checkpoint, without_prefix
 from hemascope.train.history import History
 from hemascope.train.price import Price, Stopwatch
-from hemascope.train.stage import Ledger, StageRun
+from hemascope.train.stage import Ledger, StageRun, check_stage
 from hemascope.train.tasks import Parts
 
 
@@ -54,22 +54,25 @@ def fit(
     seed_everything(config.seed)
     model = create_classifier(config.model, len(cells.class_names), config.seed).to(runtime.device)
     if config.runtime.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations lack it
 
+    for stage in config.stages:
+        check_stage(stage, model, runtime)
     price = Price(len(parts.train), config.data.preparation.size)
     ledger = Ledger(History(None), price, Stopwatch(), folder, best={})
-    saved = load_checkpoint(ledger.checkpoint_folder)
+    saved = load_checkpoint(ledger.checkpoint_path)
     first_stage = 0
     if saved is not None:
         model.load_state_dict(without_prefix("model", saved.tensors))
         first_stage = saved.values["stage"]
         ledger.restore(saved.values)
         progress.note(f"resuming after {price.epochs:.2f} epochs' worth of training")
+        if saved.values["stage_done"]:
+            saved = None  # between two stages: the next one starts from the model alone
     ledger.history = History(folder / "history.jsonl" if runtime.is_main else None, keep=ledger.history_lines)
 
     for number in range(first_stage, len(config.stages)):
-        stage = StageRun(number, model, parts, config, runtime, ledger, progress)
-        stage.run(resumed=saved)
-        saved = None
+        StageRun(number, model, parts, config, runtime, ledger, progress).run(resumed=saved)
+        saved = None  # the stages after it start from the model
     barrier()
     return Fitted(model.eval(), ledger.history.records, dict(ledger.watch.seconds), price.epochs, ledger.best)

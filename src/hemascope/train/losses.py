@@ -31,8 +31,15 @@ def class_weights(kind: str, counts: NDArray[np.int64]) -> NDArray[np.float32] |
 
 
 def classification_loss(logits: Tensor, targets: Tensor, *, weights: Tensor | None, label_smoothing: float) -> Tensor:
-    """Mean cross-entropy. ``targets`` is int64 (B,), or float (B, K) where images were mixed."""
-    return functional.cross_entropy(logits.float(), targets, weight=weights, label_smoothing=label_smoothing)
+    """Cross-entropy, the mean over B images. ``targets`` is int64 (B,), or float (B, K) where images were mixed.
+
+    The weighted sum is divided by B, not by the sum of the weights as torch does: then a batch that is cut into
+    pieces, or dealt to several processes, has the loss of the whole.
+    """
+    total = functional.cross_entropy(
+        logits.float(), targets, weight=weights, label_smoothing=label_smoothing, reduction="sum"
+    )
+    return total / len(logits)
 
 
 def mixer(mixup: float, cutmix: float, classes: int) -> torch.nn.Module | None:
@@ -50,3 +57,13 @@ def mixer(mixup: float, cutmix: float, classes: int) -> torch.nn.Module | None:
     if not chosen:
         return None
     return chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)
+
+
+def mix_batch(mixer: torch.nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mixed inputs as float, of the same shape, and targets float (B, K).
+
+    inputs  images (B, 3, S, S), or features (B, D), which mixup takes as well (Verma et al. 2019)
+    """
+    images = inputs if inputs.ndim == 4 else inputs[:, :, None, None]
+    mixed, targets = mixer(images.float(), labels)
+    return mixed if inputs.ndim == 4 else mixed.flatten(1), targets

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def parameter_groups(model: Classifier, config: OptimizerConfig) -> list[dict[str, object]]:
     """Groups with their own ``lr_factor`` and ``weight_decay``.
 
-    The head has factor 1; the backbone's last block ``backbone_lr_factor``, and each block before it
-    ``layer_decay`` times the one behind it (Howard and Ruder 2018, Clark et al. 2020). Biases, norms and
-    other vectors are not decayed.
+    The head has factor 1, the backbone's last block ``backbone_lr_factor`` times ``layer_decay``, and each block
+    before it ``layer_decay`` times the one behind it (Howard and Ruder 2018, Clark et al. 2020). Biases, norms
+    and other vectors are not decayed.
     """
     from hemascope.models.backbones import blocks
 
@@ -41,16 +41,22 @@ def parameter_groups(model: Classifier, config: OptimizerConfig) -> list[dict[st
 
 
 def create_optimizer(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019), Lion (Chen et al. 2023, timm's) or SGD with Nesterov momentum."""
+    """AdamW, SGD with Nesterov momentum (both Loshchilov and Hutter 2019) or Lion (Chen et al. 2023).
+
+    All three decay the weights directly and not through the gradient; so SGD is timm's SGDW, not torch's.
+    """
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     import_torchvision()
     from timm.optim.lion import Lion
+    from timm.optim.sgdw import SGDW
 
-    lion: torch.optim.Optimizer = Lion(groups, lr=config.lr, betas=(config.momentum, 0.99))
-    return lion
+    optimizer: torch.optim.Optimizer
+    if config.name == "sgd":
+        optimizer = SGDW(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    else:
+        optimizer = Lion(groups, lr=config.lr, betas=(config.momentum, 0.99))
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -28,7 +28,11 @@ def save_samples(folder: Path, cells: CellDataset, splits: Splits, config: RunCo
             if not len(chosen):
                 continue
             images = np.stack([cells.images[row] for row in chosen])
-            augmented = augmentation(images, range(len(images))).permute(0, 2, 3, 1).numpy()
+            augmented = (
+                augmentation(images, range(number * SAMPLES_PER_CLASS, number * SAMPLES_PER_CLASS + len(images)))
+                .permute(0, 2, 3, 1)
+                .numpy()
+            )
             for place, (plain, changed) in enumerate(zip(images, augmented, strict=True)):
                 Image.fromarray(plain).save(temporary / f"{number}_{place}.png")
                 Image.fromarray(np.ascontiguousarray(changed)).save(temporary / f"augmented_{number}_{place}.png")

@@ -10,6 +10,9 @@ from hemascope.config import ScheduleConfig
 ONECYCLE_START = 0.04
 """Rate at the first step of a one-cycle schedule, as a share of the peak (1/25, Smith and Topin 2018)."""
 
+WARMUP_START = 1e-3
+"""Rate at the first step of the other schedules' linear warm-up: a step at 0 would be a step for nothing."""
+
 
 def schedule_factor(config: ScheduleConfig, progress: float, epoch: float) -> float:
     """Factor on the peak learning rate.
@@ -21,15 +24,14 @@ def schedule_factor(config: ScheduleConfig, progress: float, epoch: float) -> fl
     """
     if config.name == "plateau":
         return 1.0
-    if progress < config.warmup:
-        rise = progress / config.warmup
-        if config.name == "onecycle":
-            return ONECYCLE_START + (1 - ONECYCLE_START) * 0.5 * (1 - math.cos(math.pi * rise))
-        return max(rise, 1e-3)
-    if config.name == "constant":
-        return 1.0
+    rise = min(progress / config.warmup, 1.0) if config.warmup else 1.0
     if config.name == "exponential":
-        return config.decay**epoch
+        # Decaying from the first epoch on: a decay that began after warming up would start with a jump.
+        return max(rise, WARMUP_START) * float(config.decay**epoch)
+    if rise < 1 and config.name == "onecycle":
+        return ONECYCLE_START + (1 - ONECYCLE_START) * 0.5 * (1 - math.cos(math.pi * rise))
+    if rise < 1 or config.name == "constant":
+        return max(rise, WARMUP_START)
     rest = (progress - config.warmup) / max(1 - config.warmup, 1e-9)
     fall = 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
     return config.final_factor + (1 - config.final_factor) * fall
@@ -37,7 +39,7 @@ def schedule_factor(config: ScheduleConfig, progress: float, epoch: float) -> fl
 
 @dataclass
 class PlateauTracker:
-    """Cuts the rate when the validation score stalls: ``factor`` after ``patience`` validations without a gain."""
+    """Cuts the rate when the validation score stalls: ``factor`` after more than ``patience`` without a gain."""
 
     config: ScheduleConfig
     best: float = -math.inf

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hemascope.config import RunConfig
+from hemascope.config import RunConfig, StageConfig
 from hemascope.data.augmentation import image_seed
 from hemascope.errors import ConfigError, NonFiniteLossError
+from hemascope.models.backbones import blocks
 from hemascope.models.classifier import Classifier
 from hemascope.progress import Progress
-from hemascope.runtime import Runtime, autocast
+from hemascope.runtime import Runtime, all_reduce_sum, autocast
 from hemascope.torchvision_compat import import_torchvision
 from hemascope.train.checkpoints import (
     Checkpoint,
@@ -27,9 +28,9 @@ from hemascope.train.checkpoints import (
     with_prefix,
     without_prefix,
 )
-from hemascope.train.freezing import apply_plan
+from hemascope.train.freezing import apply_plan, trainable_blocks
 from hemascope.train.history import History
-from hemascope.train.losses import class_weights, classification_loss, mixer
+from hemascope.train.losses import class_weights, classification_loss, mix_batch, mixer
 from hemascope.train.optimizers import create_optimizer, parameter_groups, set_learning_rate
 from hemascope.train.price import Price, Stopwatch
 from hemascope.train.schedules import PlateauTracker, learning_rate
@@ -52,9 +53,9 @@ class Ledger:
     history_lines: int = 0
 
     @property
-    def checkpoint_folder(self) -> Path:
+    def checkpoint_path(self) -> Path:
         """Where the last checkpoint lies."""
-        return self.folder / "checkpoints" / "last"
+        return self.folder / "checkpoints" / "last.safetensors"
 
     def values(self) -> dict[str, Any]:
         """Its part of a checkpoint."""
@@ -85,6 +86,26 @@ class Standing:
     seconds: float = 0.0
 
 
+def check_stage(stage: StageConfig, model: Classifier, runtime: Runtime) -> None:
+    """Raise ConfigError for what this network and these processes cannot do, before any work is done."""
+    shares = runtime.world_size * stage.accumulate
+    if stage.batch_size % shares:
+        raise ConfigError(
+            f"batch_size of stage {stage.name!r} must be a multiple of processes x accumulate = {shares}, "
+            f"found {stage.batch_size}"
+        )
+    trainable_blocks(stage.trainable, [block.name for block in blocks(model.backbone)], 0)
+    if stage.kind == "features" and stage.trainable != "head":
+        raise ConfigError(
+            f"stage {stage.name!r} works on saved features, so only the head can learn: "
+            f'set trainable = "head", found {stage.trainable!r}'
+        )
+    if stage.kind == "features" and stage.cutmix:
+        raise ConfigError(
+            f"stage {stage.name!r} works on saved features, which have no regions to cut: use mixup, or set cutmix = 0"
+        )
+
+
 class StageRun:
     """One stage under way. ``run`` is the loop."""
 
@@ -98,7 +119,7 @@ class StageRun:
         ledger: Ledger,
         progress: Progress,
     ) -> None:
-        """Checks what can be checked before any work is done."""
+        """``number`` is the stage's place in ``config.stages``; ``check_stage`` has accepted it."""
         self.number, self.model, self.parts, self.config = number, model, parts, config
         self.runtime, self.ledger, self.progress = runtime, ledger, progress
         self.stage = config.stages[number]
@@ -108,24 +129,18 @@ class StageRun:
         self.standing = Standing()
         self.plateau = PlateauTracker(self.stage.schedule)
         self.best_tensors: dict[str, Tensor] = {}
-        shares = runtime.world_size * self.stage.accumulate
-        if self.stage.batch_size % shares:
-            raise ConfigError(
-                f"batch_size of stage {self.stage.name!r} must be a multiple of processes x accumulate = {shares}, "
-                f"found {self.stage.batch_size}"
-            )
 
     def run(self, *, resumed: Checkpoint | None) -> None:
         """Train to the end of the stage and leave the best weights in the model."""
-        if resumed is not None and resumed.values["stage_done"]:
-            return
         stage, standing = self.stage, self.standing
         self.learning = apply_plan(self.model, stage.trainable, 0, freeze_batchnorm=stage.freeze_batchnorm)
         self.task = self._task()
         network = self.task.network
         self.averaged = self._averaged(network)
         self.optimizer = create_optimizer(parameter_groups(self.model, stage.optimizer), stage.optimizer)
-        self.scaler = torch.amp.GradScaler(self.runtime.device, enabled=self.runtime.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(
+            self.runtime.device.partition(":")[0], enabled=self.runtime.precision == "fp16"
+        )
         self.weights = self._class_weights()
         self.mix = mixer(stage.mixup, stage.cutmix, len(self.parts.cells.class_names))
         if resumed is not None:
@@ -152,14 +167,16 @@ class StageRun:
                 advance(stage.batch_size)
 
                 validating = standing.step in validate_at
-                due = time.monotonic() - last_checkpoint > self.config.runtime.checkpoint_minutes * 60
-                if validating or due or standing.step - checked_from >= LOSS_CHECK_STEPS:
-                    self._check_loss(pending, checked_from, rate)
-                    pending, checked_from = torch.zeros_like(pending), standing.step
+                if not validating and standing.step - checked_from < LOSS_CHECK_STEPS:
+                    continue
+                # Checks and checkpoints fall on steps that do not depend on the clock, so that a resumed run sums
+                # the same losses; the clock only says which of these steps write a checkpoint.
+                self._check_loss(pending, checked_from, rate)
+                pending, checked_from = torch.zeros_like(pending), standing.step
                 standing.seconds = time.perf_counter() - started
                 if validating and self._validate(network, rate):
                     break
-                if validating or due:
+                if validating or time.monotonic() - last_checkpoint > self.config.runtime.checkpoint_minutes * 60:
                     self._save(stage_done=False)
                     last_checkpoint = time.monotonic()
         network.load_state_dict(self.best_tensors)
@@ -171,7 +188,7 @@ class StageRun:
         """Forward, backward, update. Returns the mean loss of this process's images, on the device."""
         targets = labels
         if self.mix is not None:
-            inputs, targets = self.mix(inputs.float(), labels)
+            inputs, targets = mix_batch(self.mix, inputs, labels)
         watch, total = self.ledger.watch, torch.zeros((), device=self.runtime.device)
         pieces = list(zip(inputs.chunk(self.stage.accumulate), targets.chunk(self.stage.accumulate), strict=True))
         for number, (piece, target) in enumerate(pieces):
@@ -183,7 +200,7 @@ class StageRun:
                     logits, target, weights=self.weights, label_smoothing=self.stage.label_smoothing
                 ) / len(pieces)
             with watch.measure("backward"):
-                self.scaler.scale(loss).backward()
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         with watch.measure("optimizer"):
             if self.stage.clip_norm is not None:
@@ -220,12 +237,9 @@ class StageRun:
         return forward if self.learning == before else self._forward(self.task.network)
 
     def _check_loss(self, pending: Tensor, since: int, rate: float) -> None:
-        total, steps = float(pending), self.standing.step - since
+        total, steps = float(all_reduce_sum(pending)) / self.runtime.world_size, self.standing.step - since
         if not math.isfinite(total):
-            raise NonFiniteLossError(
-                f"the loss stopped being a finite number in stage {self.stage.name!r}, between steps {since + 1} and "
-                f"{self.standing.step} (learning rate {rate:.2g}). Lower optimizer.lr, set clip_norm, or use fp32."
-            )
+            raise self._not_finite("loss", since + 1, rate)
         self.standing.loss_sum += total
         self.standing.loss_steps += steps
         self.ledger.history.append(
@@ -235,6 +249,12 @@ class StageRun:
             step=self.standing.step,
             loss=total / max(steps, 1),
             lr=rate,
+        )
+
+    def _not_finite(self, what: str, first_step: int, rate: float) -> NonFiniteLossError:
+        return NonFiniteLossError(
+            f"the {what} stopped being a finite number in stage {self.stage.name!r}, between steps {first_step} and "
+            f"{self.standing.step} (learning rate {rate:.2g}). Lower optimizer.lr, set clip_norm, or use fp32."
         )
 
     # ---- validation ----
@@ -247,9 +267,12 @@ class StageRun:
         """Measure, remember the best weights, and say whether the stage should stop early."""
         candidate = self.averaged.module if self.averaged is not None else network
         standing, stage = self.standing, self.stage
+        self._share_statistics(candidate)
         with self.ledger.watch.measure("validation"):
             logits = self.task.validation_logits(candidate)
         scores = validation_scores(logits, self.parts.cells.labels[self.parts.validation])
+        if not math.isfinite(scores["loss"]):
+            raise self._not_finite("validation loss", 1, rate)
         self.plateau.update(scores["balanced_accuracy"])
         score = (scores["balanced_accuracy"], -scores["loss"])
         standing.validations += 1
@@ -279,16 +302,17 @@ class StageRun:
         standing.loss_sum, standing.loss_steps = 0.0, 0
         return stage.early_stopping is not None and standing.without_gain >= stage.early_stopping
 
+    def _share_statistics(self, candidate: nn.Module) -> None:
+        """Give every process the first one's running statistics: one network is validated, the one that is saved."""
+        if self.runtime.world_size > 1:
+            for buffer in candidate.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     # ---- building blocks ----
 
     def _task(self) -> Task:
         ledger = self.ledger
         if self.stage.kind == "features":
-            if self.stage.trainable != "head":
-                raise ConfigError(
-                    f"stage {self.stage.name!r} works on saved features, so only the head can learn: "
-                    f'set trainable = "head", found {self.stage.trainable!r}'
-                )
             return FeatureTask(
                 self.model,
                 self.parts,
@@ -354,12 +378,14 @@ class StageRun:
                 "scaler": self.scaler.state_dict(),
             }
         self.ledger.history.sync()
-        save_checkpoint(self.ledger.checkpoint_folder, Checkpoint(tensors, values))
+        save_checkpoint(self.ledger.checkpoint_path, Checkpoint(tensors, values))
 
     def _restore(self, saved: Checkpoint) -> None:
         standing = saved.values["standing"]
-        best = standing.pop("best_score")
-        self.standing = Standing(**standing, **({"best_score": (best[0], best[1])} if best else {}))
+        best = standing["best_score"]
+        self.standing = Standing(**{**standing, "best_score": (best[0], best[1]) if best else Standing.best_score})
+        # Features are computed anew; the price is what an unbroken run pays.
+        self.ledger.price.passes, self.ledger.price.validation_passes = saved.values["passes"]
         if saved.values["plateau"]:
             self.plateau.best, self.plateau.stalled, self.plateau.multiplier = saved.values["plateau"]
         self.best_tensors = without_prefix("best", saved.tensors)

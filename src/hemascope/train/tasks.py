@@ -57,7 +57,8 @@ def _forward_rows(
         pixels = read_rows(parts.cells.images, rows[start : start + batch_size])
         images = resize_batch(unaugmented(pixels), size).to(runtime.device)
         with torch.inference_mode(), autocast(runtime):
-            yield module(images).float().cpu()
+            logits = module(images).float().cpu()
+        yield logits  # outside the block: a generator must not leave its consumer in inference mode
 
 
 class ImageTask:
