@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from hemascope.cli import main
 from hemascope.config import RunConfig
@@ -277,22 +278,38 @@ def test_predict_refuses_an_unknown_table_before_work(monkeypatch: pytest.Monkey
     assert ".parquet" in result.stderr
 
 
-def test_inspect_passes_on_and_speaks_json(monkeypatch: pytest.MonkeyPatch):
-    """inspect prints the inspection's lines, or its JSON."""
+def test_inspect_says_what_is_there_and_speaks_json(tmp_path: Path):
+    """inspect counts classes, sizes, duplicates and unreadable files of a real folder, in words and as JSON."""
+    for name, shade in (("a/1.png", 10), ("a/2.png", 20), ("a/copy.png", 20), ("b/1.png", 30)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((20, 30, 3), shade, dtype=np.uint8)).save(tmp_path / name)
+    (tmp_path / "b" / "broken.png").write_bytes(b"no image")
+    result = invoke("inspect", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert f"{tmp_path}: 5 images" in result.stdout
+    assert "  a         3   60.0%" in result.stdout
+    assert "Sizes: 30 × 20 (4)" in result.stdout
+    assert "Exact duplicates: 2 images in 1 sets" in result.stdout
+    assert "Unreadable: 1\n" in result.stdout
+    found = json.loads(invoke("inspect", tmp_path, "--json").stdout)
+    assert (found["class_counts"], found["unreadable_count"]) == ({"a": 3, "b": 2}, 1)
+
+
+def test_inspect_passes_its_options_on(monkeypatch: pytest.MonkeyPatch):
+    """Names, format and the pattern for labels reach the library as given."""
     seen: dict[str, Any] = {}
-    inspection = SimpleNamespace(lines=lambda: ["2 classes"], model_dump=lambda mode: {"classes": 2})
 
     def inspect_source(path: str, **keywords: Any) -> Any:
         seen.update(keywords, path=path)
-        return inspection
+        return SimpleNamespace(model_dump=lambda mode: {"count": 2})
 
     module = ModuleType("hemascope.data.inspection")
     module.inspect_source = inspect_source  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "hemascope.data.inspection", module)
-    result = invoke("inspect", "cells", "--label-pattern", "(?P<label>x)", "--names", "a,b")
-    assert result.stdout == "2 classes\n"
+    result = invoke("inspect", "cells", "--label-pattern", "(?P<label>x)", "--names", "a,b", "--format", "x", "--json")
+    assert json.loads(result.stdout) == {"count": 2}
     assert (seen["path"], seen["label_pattern"], seen["class_names"]) == ("cells", "(?P<label>x)", ("a", "b"))
-    assert json.loads(invoke("inspect", "cells", "--json").stdout) == {"classes": 2}
+    assert seen["format"] == "x"
 
 
 def test_config_lists_and_gives_a_file_to_start_from(tmp_path: Path):

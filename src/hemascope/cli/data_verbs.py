@@ -35,6 +35,8 @@ def inspect(
     )
     if as_json:
         say_json(inspection.model_dump(mode="json"))
-    else:
-        for line in inspection.lines():
-            say(line)
+        return
+    from hemascope.cli.wording import inspection_lines
+
+    for line in inspection_lines(inspection):
+        say(line)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from hemascope.report.wording import comparison_verdict, headline_split, interval, number, percent, points
 from hemascope.results import Comparison, Estimate, Evaluation, SplitEvaluation
+
+if TYPE_CHECKING:
+    from hemascope.data.inspection import Inspection
 
 _TITLES = {
     "accuracy": "accuracy",
@@ -16,6 +20,9 @@ _TITLES = {
     "macro_auroc": "macro AUROC",
     "log_loss": "log loss",
 }
+
+_EXAMPLES = 3  # duplicates shown
+_UNREADABLE = 10  # unreadable images shown
 
 
 def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
@@ -49,6 +56,57 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         f"{comparison.only_second_correct:,}; McNemar's exact p = {comparison.p_value:.3g}"
     )
     yield comparison_verdict(comparison)
+
+
+def inspection_lines(found: Inspection) -> Iterator[str]:
+    """What is in a set of cells: classes, sizes, formats, what cannot be read, duplicates, and what to mind."""
+    yield f"{found.path}: {found.count:,} images, {found.bytes_on_disk / 1e6:,.1f} MB ({found.kind})"
+    if found.class_counts:
+        yield "Classes:"
+        width = max(map(len, found.class_counts))
+        labelled = max(1, sum(found.class_counts.values()))
+        for name, count in found.class_counts.items():
+            yield f"  {name:<{width}} {count:>9,}  {count / labelled:6.1%}"
+    if found.unlabelled:
+        yield f"Unlabelled: {found.unlabelled:,}"
+    if found.imbalance is not None:
+        yield f"Imbalance: the largest class has {found.imbalance:.1f} times the images of the smallest"
+    if found.sizes:
+        yield "Sizes: " + ", ".join(f"{size.width} × {size.height} ({size.count:,})" for size in found.sizes)
+    for title, counts in (
+        ("Formats", found.formats),
+        ("Modes", found.modes),
+        ("Converted while reading", found.conversions),
+        ("Notes", found.notes),
+        ("Its own split", found.own_split or {}),
+    ):
+        if counts:
+            yield f"{title}: {_counted(counts)}"
+    if found.groups is not None:
+        yield f"Groups (patients, slides): {found.groups:,}"
+    yield from _troubles(found)
+    if found.suggestions:
+        yield "To mind:"
+        for suggestion in found.suggestions:
+            yield f"  - {suggestion}"
+
+
+def _troubles(found: Inspection) -> Iterator[str]:
+    """Duplicates and unreadable images, with examples."""
+    if found.duplicate_groups:
+        yield f"Exact duplicates: {found.duplicate_images:,} images in {found.duplicate_groups:,} sets, such as"
+        for ids in found.duplicate_examples[:_EXAMPLES]:
+            yield "  " + " = ".join(ids[:_EXAMPLES]) + (" = …" if len(ids) > _EXAMPLES else "")
+    if found.unreadable_count:
+        yield f"Unreadable: {found.unreadable_count:,}"
+        for image in found.unreadable[:_UNREADABLE]:
+            yield f"  {image.id}: {image.reason}"
+        if found.unreadable_count > _UNREADABLE:
+            yield f"  … and {found.unreadable_count - _UNREADABLE:,} more (--json lists up to 1,000)"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
 def _with_interval(estimate: Estimate) -> str:
