@@ -221,6 +221,6 @@ def _suggestions(
         said.append(f"The largest image has {ratio:.0f} times the pixels of the smallest: check the magnification.")
     if source.groups is None and present:
         said.append(
-            "No patients or slides are named: a split cannot keep them apart, and results on other patients may be lower."
+            "No patients or slides are named: a split cannot keep them apart; results on other patients may be lower."
         )
     return said

@@ -92,9 +92,9 @@ def decode_image(data: bytes | Path, *, max_pixels: int = MAX_PIXELS, max_bytes:
             conversions: list[str] = []
             if getattr(image, "is_animated", False):
                 conversions.append("first of several frames taken")
-            orientation = _orientation(image, conversions)
             if _stored_in_16_bits(image):
                 conversions.append("16-bit made 8-bit")
+            orientation = _orientation(image, conversions)
             image.load()
             if orientation != 1:
                 # Pillow's TIFF decoder turns while loading; the tag is then gone and this does nothing.
@@ -183,7 +183,11 @@ def _stored_in_16_bits(image: Image.Image) -> bool:
     if not image.mode.startswith(("RGB", "LA")):
         return False
     # ``tile`` is Pillow's list of what to decode and how; only files have it, and its types leave it out.
-    return any("16" in str(tile.args) for tile in getattr(image, "tile", ()) if tile.codec_name != "jpeg")
+    for tile in getattr(image, "tile", ()):
+        layout = tile.args if isinstance(tile.args, str) else tile.args and tile.args[0]
+        if ";16" in str(layout):
+            return True
+    return False
 
 
 def _to_rgb(image: Image.Image, conversions: list[str]) -> NDArray[np.uint8]:
