@@ -19,6 +19,9 @@ from hemascope.data import array_to_rgb, decode_image, prepare
 from hemascope.errors import ImageError
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pytest undoes the filters set when importing
+
+
 def cell(height: int = 12, width: int = 10, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 

@@ -94,10 +94,13 @@ def decode_image(data: bytes | Path, *, max_pixels: int = MAX_PIXELS, max_bytes:
                 conversions.append("first of several frames taken")
             if _stored_in_16_bits(image):
                 conversions.append("16-bit made 8-bit")
-            orientation = _orientation(image, conversions)
+            # Pillow's TIFF decoder turns the image while loading and forgets the tag, so it is read before. Its PNG
+            # decoder loads the image to find the tag, and damage found then would look like damaged EXIF data.
+            orientation = _orientation(image, conversions) if image.format == "TIFF" else None
             image.load()
+            if orientation is None:
+                orientation = _orientation(image, conversions)
             if orientation != 1:
-                # Pillow's TIFF decoder turns while loading; the tag is then gone and this does nothing.
                 ImageOps.exif_transpose(image, in_place=True)
                 conversions.append("EXIF rotation applied")
             pixels = _to_rgb(image, conversions)
