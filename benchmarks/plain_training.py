@@ -2,8 +2,8 @@
 
 It is the other side of ``against_plain_training.py``, and stands alone: an ImageFolder of ``train/`` and ``val/``,
 RandAugment, a DataLoader with two workers, EfficientNet-Lite0 with its ImageNet weights and a new last layer, AdamW
-with a warmed-up cosine, fp32, eager. Nothing is tuned down: rate and decay are those of hemascope's own default fine-tuning,
-and mirroring is added because cells have no up and down.
+with a warmed-up cosine, fp32, eager. Nothing is tuned down: rate and decay are those of hemascope's own default
+fine-tuning, and mirroring is added because cells have no up and down.
 
 After each epoch one line of JSON on stdout: epoch, seconds since the process started, loss, accuracy and balanced
 accuracy on ``val/``. Of hemascope it imports only the shim that lets torchvision load beside a CPU build of torch.
