@@ -232,6 +232,7 @@ def default_stages() -> tuple[StageConfig, ...]:
             trainable="head",
             views=2,
             epochs=30,
+            validate_every=5,
             batch_size=256,
             optimizer=OptimizerConfig(lr=3e-3, weight_decay=0.01),
             schedule=ScheduleConfig(name="cosine"),
