@@ -18,7 +18,6 @@ from hemascope.config import PREPARATIONS, Preparation, Resize
 from hemascope.data import array_to_rgb, decode_image, prepare
 from hemascope.errors import ImageError
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pytest undoes the filters set when importing
 
 
