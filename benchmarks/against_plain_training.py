@@ -163,7 +163,8 @@ def compare(plain: list[Curve], ours: list[Curve], metric: str, targets: list[fl
     """For each target, the seconds of each run to reach it, and the ratio of their medians."""
     best = min(max(point[metric] for point in curve) for curve in plain)
     compared = []
-    for target in [*sorted(target for target in targets if target < best), best]:
+    reachable = max(point[metric] for curve in [*plain, *ours] for point in curve)
+    for target in sorted({*(target for target in targets if target <= reachable), best}):
         found = {
             name: [seconds_to(curve, metric, target) for curve in curves]
             for name, curves in (("plain", plain), ("hemascope", ours))

@@ -1,0 +1,23 @@
+"""Every kind of bad input that is tried, by room."""
+
+from __future__ import annotations
+
+from bad_cases.arrays import ARRAYS
+from bad_cases.case import Case
+from bad_cases.folders import FOLDERS
+from bad_cases.images import IMAGES
+from bad_cases.models import MODELS
+from bad_cases.outputs import OUTPUTS
+from bad_cases.settings import SETTINGS
+from bad_cases.tables import TABLES
+
+CASES: dict[str, tuple[Case, ...]] = {
+    "Single images": IMAGES,
+    "Folders of images": FOLDERS,
+    "Arrays in .npz files": ARRAYS,
+    "Manifests and packed stores": TABLES,
+    "Settings and the call itself": SETTINGS,
+    "Weights and models": MODELS,
+    "Outputs, resuming and results": OUTPUTS,
+}
+"""Section of the table to its cases, in order."""

@@ -1,0 +1,200 @@
+"""What a case is, and the good things that cases spoil: a few cells, settings for a tiny network, a trained run."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLASSES = ("lymphocyte", "neutrophil", "platelet")
+PER_CLASS = 10
+SIZE = 32
+SEED = 5
+NOBODY = 65534
+
+TINY = f"""\
+[data]
+preparation = {{ resizes = [{{ size = {SIZE} }}] }}
+
+[model]
+backbone = "test_resnet"
+weights = "random"
+
+[runtime]
+device = "cpu"
+threads = 1
+workers = 0
+
+[evaluation]
+bootstrap = 100
+mistakes = 2
+
+[[stages]]
+name = "finetune"
+epochs = 1
+batch_size = 8
+"""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Good material to copy from: ``cells`` is a folder per class, ``run`` a finished run, made when first asked for."""
+
+    folder: Path
+    train: Callable[[Path, Path, Path], None]
+
+    @property
+    def cells(self) -> Path:
+        """10 synthetic cells of each of 3 classes, 32 x 32, as JPEG files."""
+        path = self.folder / "cells"
+        if not path.exists():
+            from hemascope.data.synthetic import write_synthetic_folder
+
+            write_synthetic_folder(path, dict.fromkeys(CLASSES, PER_CLASS), size=SIZE, seed=SEED)
+        return path
+
+    @property
+    def config(self) -> Path:
+        """Settings for a network of a few thousand weights and one epoch."""
+        path = self.folder / "tiny.toml"
+        if not path.exists():
+            path.write_text(TINY, encoding="utf-8")
+        return path
+
+    @property
+    def run(self) -> Path:
+        """What `hemascope train cells -o run --config tiny.toml` leaves."""
+        path = self.folder / "run"
+        if not path.exists():
+            self.train(self.cells, path, self.config)
+        return path
+
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The same number of images of noise, uint8 (30, 32, 32, 3), and their labels, 0 to 2."""
+        count = PER_CLASS * len(CLASSES)
+        images = np.random.default_rng(SEED).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+        return images, np.arange(count) % len(CLASSES)
+
+
+Make = Callable[[Path, Ground], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of bad input.
+
+    kind     what is tried
+    words    the command's words behind `hemascope`; paths are relative to the case's own folder, which holds copies
+             of `cells`, `tiny.toml` and `run` where the words name them
+    says     what the sentence must contain: what was found, and what to do
+    make     makes the bad input in the folder; gets the ground as well
+    status   the exit status that is right
+    where    where the sentence is: stderr; the line of stdout that holds the first of ``says``; or the column error
+             of out.csv
+    around   what holds while the command runs, such as a full disk
+    leaves   what may be there afterwards that was not before
+    process  run the real program in a process of its own; else its entry point in this process
+    stdout   where a process's output goes instead of a pipe
+    """
+
+    kind: str
+    words: str
+    says: tuple[str, ...]
+    make: Make | None = None
+    status: int = 1
+    where: Literal["stderr", "stdout", "table"] = "stderr"
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    leaves: tuple[str, ...] = ()
+    process: bool = False
+    stdout: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def needs_run(self) -> bool:
+        """Whether a trained run must be there first."""
+        return "run" in self.words.split()
+
+    def prepare(self, here: Path, ground: Ground) -> None:
+        """Lay out the case's folder."""
+        words = self.words.split()
+        if "run" in words:
+            shutil.copytree(ground.run, here / "run")
+        if "cells" in words:
+            shutil.copytree(ground.cells, here / "cells")
+        if "tiny.toml" in words:
+            shutil.copy(ground.config, here)
+        if self.make is not None:
+            self.make(here, ground)
+
+
+def write(name: str, content: bytes | str) -> Make:
+    """Write ``content`` to the file ``name``."""
+
+    def make(here: Path, ground: Ground) -> None:
+        path = here / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return make
+
+
+def copy_cell(here: Path, ground: Ground, name: str = "good.jpg") -> bytes:
+    """Put one good cell at ``name``; its bytes are returned, to be spoiled."""
+    content = (ground.cells / CLASSES[0] / f"{CLASSES[0]}_00000.jpg").read_bytes()
+    path = here / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return content
+
+
+def spoil_byte(path: Path, place: int = -20) -> None:
+    """Change one byte."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Permissions count: a superuser, whom they do not stop, works as nobody for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextmanager
+def no_room(limit: int = 4096) -> Iterator[None]:
+    """No file may grow beyond ``limit`` bytes, as on a disk that fills up while it is written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def train_quietly(cells: Path, output: Path, config: Path) -> None:
+    """The trained run that cases copy, made by the library."""
+    from hemascope.config_files import load_config
+    from hemascope.workflow import train
+
+    train(cells, load_config(file=config), output=output)
+
+
+def on_linux() -> bool:
+    """Whether /dev/full is there."""
+    return sys.platform == "linux"
