@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -131,8 +131,9 @@ def train(
             manifest["best"] = fitted.best
             manifest["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             write_json(folder / "manifest.json", manifest)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             report = render_report(folder)
+            # Last: a run killed before this line goes on from here, not from the first step.
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         barrier()
     finally:
         stop_runtime()
@@ -260,6 +261,8 @@ def _prepare_folder(folder: Path, config: RunConfig, *, resume: bool, force: boo
                     f"the settings are not those {folder} was started with (its config.toml). Resume with "
                     f"--config {folder / 'config.toml'}, or start again with --force."
                 )
+            if (folder / "report.html").exists() and not (folder / "checkpoints").exists():
+                raise RunError(f"{folder} is finished: there is nothing to resume. Start again with --force.")
             return
         if not force:
             hint = "Go on with it by --resume, replace it by --force, or" if is_run else "Please"
@@ -310,7 +313,7 @@ def _evaluate_parts(
     for part, rows in parts.items():
         if not len(rows):
             continue
-        subset = _Rows(cells.images, rows)
+        subset: Any = _Rows(cells.images, rows)
         predictions[part] = predictor.predict_images(
             subset, [cells.ids[row] for row in rows], labels=cells.labels[rows], progress=progress
         )
@@ -349,8 +352,13 @@ class _Rows:
     def shape(self) -> tuple[int, ...]:
         return (len(self.rows), *self.images.shape[1:])
 
+    @property
+    def dtype(self) -> np.dtype:
+        return self.images.dtype
+
     def __getitem__(self, index: int | slice) -> np.ndarray:
-        return self.images[self.rows[index]]
+        chosen: np.ndarray = self.images[self.rows[index]]
+        return chosen
 
 
 def _with_classes_of(class_names: Sequence[str], cells: CellDataset) -> CellDataset:
