@@ -122,8 +122,18 @@ def test_the_border_is_filled_or_reflected() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"randaugment": 2}, {"brightness": 0.4}, {"contrast": 0.4}, {"saturation": 0.4}, {"hue": 0.2}, {"occlusion": 1.0}]
-    + [{"rotation": 30.0}, {"shear": 20.0}, {"scale": 0.3}, {"translation": 0.2}],
+    [
+        {"randaugment": 2},
+        {"brightness": 0.4},
+        {"contrast": 0.4},
+        {"saturation": 0.4},
+        {"hue": 0.2},
+        {"occlusion": 1.0},
+        {"rotation": 30.0},
+        {"shear": 20.0},
+        {"scale": 0.3},
+        {"translation": 0.2},
+    ],
 )
 def test_every_setting_works_gives_bytes_and_does_something(settings: dict[str, float]) -> None:
     """Each augmentation alone gives uint8 of the input's shape, channels last, changes pixels, and repeats itself."""

@@ -106,8 +106,15 @@ def test_worker_processes_change_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "image_by_image", "device", "cores", "expected"),
-    [(3, False, "cpu", 8, 3), (0, True, "cpu", 8, 0), (None, False, "cpu", 8, 0), (None, True, "cpu", 8, 4)]
-    + [(None, True, "cpu", 1, 0), (None, False, "cuda:0", 16, 8), (None, False, "cuda:0", 1, 1)],
+    [
+        (3, False, "cpu", 8, 3),
+        (0, True, "cpu", 8, 0),
+        (None, False, "cpu", 8, 0),
+        (None, True, "cpu", 8, 4),
+        (None, True, "cpu", 1, 0),
+        (None, False, "cuda:0", 16, 8),
+        (None, False, "cuda:0", 1, 1),
+    ],
 )
 def test_the_number_of_workers(
     monkeypatch: pytest.MonkeyPatch, asked: int | None, image_by_image: bool, device: str, cores: int, expected: int
