@@ -249,7 +249,7 @@ train(sys.argv[1], load_config(file=Path(sys.argv[2])), output=sys.argv[3])
 
 
 def test_a_real_kill_and_resume_give_the_same_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A process killed by SIGKILL in fine-tuning and resumed here writes the weights of an unbroken run, byte for byte."""
+    """A process killed by SIGKILL in fine-tuning and resumed here writes an unbroken run's weights, byte for byte."""
     monkeypatch.setenv("HEMASCOPE_CACHE", str(tmp_path / "cache"))
     cells = write_synthetic_folder(tmp_path / "cells", 12, size=32)
     config = CONFIGS["adamw"]
