@@ -36,7 +36,9 @@ JITTER = {"rotation": 15.0, "brightness": 0.2}
 CONFIGS = {
     "adamw": tiny_config(
         features_stage(optimizer=OptimizerConfig(lr=1e-2), schedule=PLATEAU, ema=0.9, mixup=0.3),
-        image_stage(optimizer=OptimizerConfig(lr=1e-3), schedule=PLATEAU, ema=0.9, mixup=0.2, cutmix=0.5),
+        image_stage(
+            optimizer=OptimizerConfig(lr=1e-3), schedule=PLATEAU, ema=0.9, mixup=0.2, cutmix=0.5, validate_every=1 / 3
+        ),
         model={"head": DEEP, "drop_path": 0.2},
         augmentation=JITTER,
         runtime=OFTEN,
@@ -123,7 +125,7 @@ KILLS = {
     "between-stages": (("task", "stage finetune", 1), (1, 0)),
     "mid-epoch": (("step", "stage finetune", 6), (1, 4)),
     "second-epoch": (("step", "stage finetune", 10), (1, 8)),
-    "after-validation": (("note", "stage finetune", 1), (1, 4)),
+    "after-validation": (("note", "stage finetune", 2), (1, 2)),
 }
 """Where a run is killed, and the stage and step of the checkpoint it then leaves."""
 
@@ -143,6 +145,12 @@ def test_resumed_equals_unbroken(unbroken: Any, tmp_path: Path, name: str, momen
     if name == "adamw":
         assert saved_step(tmp_path) == left
     assert_equal(tiny_fit(CONFIGS[name], tmp_path), unbroken(name))
+
+
+def test_the_rate_is_halved_before_a_kill(unbroken: Any) -> None:
+    """The case with plateaus has a halved rate by the eighth step, where the late kill resumes it."""
+    epochs = [r for r in unbroken("adamw").history if r["kind"] == "epoch" and r["stage"] == "finetune"]
+    assert next(record["lr"] for record in epochs if record["step"] == 8) < epochs[0]["lr"]
 
 
 def test_killed_again_and_again(unbroken: Any, tmp_path: Path) -> None:
