@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from hemascope import __version__
@@ -29,6 +31,10 @@ def main(quiet: bool) -> None:
       hemascope train my_cells/ -o runs/first         train, evaluate, report
       hemascope predict runs/first new/ -o out.csv    name new cells
     """
+    # OpenMP threads that wait for each other spin by default. Where another program wants a core too, training then
+    # crawls: 7 instead of 28 images a second beside one busy process here, the same 80 on an idle machine.
+    # Read when torch loads, so it has to be set before; a value of the user's own stands.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 for _verb in (inspect, train, evaluate, predict, compare, report, config, demo):
