@@ -161,7 +161,7 @@ class ScheduleConfig(_Section):
     warmup: Probability = Field(0.1, description="Share of the stage that warms up (all but plateau).")
     decay: float = Field(0.9, gt=0, le=1, description="exponential: factor an epoch, exp(-0.03) in the report.")
     factor: float = Field(0.5, gt=0, lt=1, description="Factor at a plateau; also combined with exponential.")
-    patience: int = Field(1, ge=0, description="Epochs without a better validation score before the factor applies.")
+    patience: int = Field(1, ge=0, description="Validations without a better score before the factor applies.")
     halve_on_plateau: bool = Field(False, description="exponential: apply factor at plateaus as well.")
     final_factor: float = Field(0.01, ge=0, le=1, description="cosine and onecycle: last rate over peak rate.")
     min_lr: float = Field(1e-7, ge=0, description="The rate never falls below this.")
@@ -197,7 +197,7 @@ class StageConfig(_Section):
     cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of CutMix; 0: off. With both, one is drawn a batch.")
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; none: no clipping.")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay a step of the averaged weights; none: no averaging.")
-    early_stopping: int | None = Field(None, ge=1, description="Stop after this many epochs without a better score.")
+    early_stopping: int | None = Field(None, ge=1, description="Stop after this many validations without a better score.")
     validate_every: float = Field(1.0, gt=0, description="Epochs between validations.")
 
 
@@ -230,7 +230,7 @@ def default_stages() -> tuple[StageConfig, ...]:
             name="frozen",
             kind="features",
             trainable="head",
-            views=2,
+            views=1,
             epochs=30,
             validate_every=5,
             batch_size=256,
@@ -239,10 +239,10 @@ def default_stages() -> tuple[StageConfig, ...]:
         ),
         StageConfig(
             name="finetune",
-            epochs=8,
-            optimizer=OptimizerConfig(lr=1e-3),
+            epochs=7,
+            batch_size=32,
+            optimizer=OptimizerConfig(lr=1.5e-3),
             schedule=ScheduleConfig(name="onecycle", warmup=0.2),
-            label_smoothing=0.05,
             ema=0.99,
         ),
     )
