@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from hemascope.config import RunConfig
 from hemascope.config_files import dump_config, load_config
 from hemascope.data.load import load
 from hemascope.data.splits import Splits, load_splits, make_splits, save_splits
-from hemascope.errors import DataError, RunError, UsageError
+from hemascope.errors import DataError, OutputError, RunError, UsageError
 from hemascope.evaluate.comparison import compare as compare_predictions
 from hemascope.evaluate.evaluation import build_evaluation, load_predictions, save_evaluation, save_predictions
 from hemascope.evaluate.gallery import save_gallery
 from hemascope.manifest import describe_data, new_manifest, read_manifest
+from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
 from hemascope.report import render_report
 from hemascope.results import Comparison, Evaluation, Predictions
@@ -70,7 +72,7 @@ def train(
     """
     from hemascope.models.bundle import load_bundle, save_bundle
     from hemascope.runtime import barrier, start_runtime, stop_runtime
-    from hemascope.train.loop import fit
+    from hemascope.train.loop import fit, start_network
     from hemascope.train.samples import save_samples
 
     began = time.time()
@@ -79,7 +81,7 @@ def train(
     runtime = start_runtime(config.runtime)
     try:
         if runtime.is_main:
-            _prepare_folder(folder, config, resume=resume, force=force)
+            _check_folder(folder, config, resume=resume, force=force)
         else:
             barrier()  # the first process reads the cells into the cache; the others open them there
         started = time.perf_counter()
@@ -88,14 +90,17 @@ def train(
         if runtime.is_main:
             barrier()
         assignment = _splits(folder, cells, config, given=splits, resume=resume)
+        # All that can be found wrong beforehand has been by now, so a refused run leaves no folder behind.
+        network = start_network(config, len(cells.class_names), runtime)
         manifest = new_manifest(folder.name, command, config, cells, assignment, runtime)
         if runtime.is_main:
+            _make_folder(folder, config, force=force)
             if not (folder / "splits.csv").exists():
                 save_splits(folder / "splits.csv", assignment, cells)
             write_json(folder / "manifest.json", manifest)
         barrier()
 
-        fitted = fit(cells, assignment, config, folder, runtime, progress)
+        fitted = fit(cells, assignment, config, folder, runtime, progress, network=network)
 
         if runtime.is_main:
             provenance = {name: manifest[name] for name in ("created", "command", "versions", "git_commit", "seed")}
@@ -190,8 +195,8 @@ def compare(first: str | Path, second: str | Path, *, split: str = "test", progr
         path = run / "predictions" / f"{split}.parquet"
         if not path.exists():
             found = sorted(file.stem for file in path.parent.glob("*.parquet"))
-            having = f"it has {', '.join(found)}" if found else "it has none"
-            raise RunError(f"{run} has no predictions of the {split} part: {having}.")
+            advice = f"Name one of {', '.join(found)} with --split" if found else "Finish the run with --resume first"
+            raise RunError(f"{run} has no predictions of the {split} part. {advice}.")
         loaded.append(load_predictions(path))
     with progress.task("comparing", 1, "pair") as advance:
         result = compare_predictions(loaded[0], loaded[1], first_name=str(first), second_name=str(second))
@@ -246,33 +251,51 @@ def _cells(
     )
 
 
-def _prepare_folder(folder: Path, config: RunConfig, *, resume: bool, force: bool) -> None:
-    """Make the run folder and its config.toml, or check that what is there may be gone on with or replaced."""
+def _check_folder(folder: Path, config: RunConfig, *, resume: bool, force: bool) -> None:
+    """Check that the run folder can be made, or that what is there may be gone on with or replaced."""
     if resume and force:
         raise UsageError("--resume goes on with a run and --force replaces it: give one of them")
-    text = dump_config(config)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            f"cannot write the run to {folder}: it is a file, not a folder. Choose another place with -o."
+        )
     if folder.is_dir() and any(folder.iterdir()):
         is_run = (folder / "config.toml").exists()
         if resume:
             if not is_run:
                 raise RunError(f"{folder} holds no run to resume: it has no config.toml. Leave out --resume.")
-            if (folder / "config.toml").read_text(encoding="utf-8") != text:
+            if (folder / "config.toml").read_text(encoding="utf-8") != dump_config(config):
                 raise RunError(
                     f"the settings are not those {folder} was started with (its config.toml). Resume with "
                     f"--config {folder / 'config.toml'}, or start again with --force."
                 )
             if (folder / "report.html").exists() and not (folder / "checkpoints").exists():
                 raise RunError(f"{folder} is finished: there is nothing to resume. Start again with --force.")
-            return
-        if not force:
+        elif not force:
             hint = "Go on with it by --resume, replace it by --force, or" if is_run else "Please"
             raise RunError(f"{folder} is not empty. {hint} choose another folder with -o.")
-        if not is_run:
-            raise RunError(f"{folder} is not a run folder (it has no config.toml), so --force does not empty it.")
-        shutil.rmtree(folder)
+        elif not is_run:
+            raise RunError(
+                f"{folder} is not a run folder (it has no config.toml), so --force does not empty it. "
+                "Choose another folder with -o."
+            )
     elif resume and not folder.exists():
         raise RunError(f"there is no run at {folder} to resume. Leave out --resume to start one.")
-    write_text(folder / "config.toml", text)
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:  # said now, not when the cells have been read
+        raise output_error(folder, error) from error
+
+
+def _make_folder(folder: Path, config: RunConfig, *, force: bool) -> None:
+    """The run folder with its config.toml, as ``_check_folder`` allowed it; the run there is removed by ``force``."""
+    settings = folder / "config.toml"
+    if force and settings.exists():
+        shutil.rmtree(folder)
+    if not settings.exists():
+        write_text(settings, dump_config(config))
 
 
 def _splits(folder: Path, cells: CellDataset, config: RunConfig, *, given: str | Path | None, resume: bool) -> Splits:
@@ -369,7 +392,7 @@ def _with_classes_of(class_names: Sequence[str], cells: CellDataset) -> CellData
     if unknown:
         raise DataError(
             f"{cells.source} has a class {unknown[0]!r} that the model does not know. The model's classes are "
-            f"{', '.join(class_names)}. Name the data's classes with --names, in the order of their numbers."
+            f"{listed(class_names)}. Name the data's classes with --names, in the order of their numbers."
         )
     numbers = np.array([class_names.index(name) for name in cells.class_names] + [UNLABELLED], dtype=np.int64)
     return replace(cells, labels=numbers[cells.labels], class_names=tuple(class_names))

@@ -33,6 +33,20 @@ class Fitted:
     best: dict[str, Any]
 
 
+def start_network(config: RunConfig, classes: int, runtime: Runtime) -> Classifier:
+    """The network as training starts it, on its device, once every stage is known to be possible on it.
+
+    Raises ConfigError for a backbone or a stage that cannot be, WeightsError for weights that cannot be had.
+    """
+    seed_everything(config.seed)
+    model = create_classifier(config.model, classes, config.seed).to(runtime.device)
+    if config.runtime.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations lack it
+    for stage in config.stages:
+        check_stage(stage, model, runtime)
+    return model
+
+
 def fit(
     cells: CellDataset,
     splits: Splits,
@@ -40,24 +54,21 @@ def fit(
     folder: Path,
     runtime: Runtime,
     progress: Progress = SILENT,
+    *,
+    network: Classifier | None = None,
 ) -> Fitted:
     """Train through ``config.stages`` and return the network with the best weights of the last one.
 
     Each stage hands its best validated weights to the next; the averaged ones where ``ema`` is set. ``folder``
     receives ``history.jsonl`` and ``checkpoints/``; where it holds a checkpoint, training goes on from there and
     ends with the same weights as an unbroken run on the same machine. Only the training and validation parts are
-    read. Raises NonFiniteLossError, ConfigError.
+    read. ``network`` is what ``start_network`` gave, where it was called to check before a folder is made. Raises
+    NonFiniteLossError, and what ``start_network`` raises.
     """
     parts = Parts(
         cells, np.flatnonzero(splits.assignment == "train"), np.flatnonzero(splits.assignment == "validation")
     )
-    seed_everything(config.seed)
-    model = create_classifier(config.model, len(cells.class_names), config.seed).to(runtime.device)
-    if config.runtime.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations lack it
-
-    for stage in config.stages:
-        check_stage(stage, model, runtime)
+    model = network if network is not None else start_network(config, len(cells.class_names), runtime)
     price = Price(len(parts.train), config.data.preparation.size)
     ledger = Ledger(History(None), price, Stopwatch(), folder, best={})
     saved = load_checkpoint(ledger.checkpoint_path)
