@@ -367,7 +367,7 @@ class OutOfMemoryError(RuntimeError):
     [
         (DataError("no cell has a label."), 1, "Error: no cell has a label.\n"),
         (UsageError("wrong."), 2, "Error: wrong.\n"),
-        (DataError("bad\x1b[2J.png"), 1, "Error: bad\\x1b[2J.png\n"),
+        (DataError("bad\x1b[2J.png"), 1, "Error: bad\\x1b[2J.png.\n"),
         (MemoryError(), 1, "memory ran out"),
         (OutOfMemoryError("CUDA out of memory"), 1, "memory ran out"),
         (OSError(28, "No space left on device", "x.bin"), 1, "Error: No space left on device (x.bin).\n"),

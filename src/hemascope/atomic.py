@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,17 @@ from hemascope.errors import OutputError
 def output_error(path: Path, error: OSError) -> OutputError:
     """The one sentence for a write that failed: which file, why, what to do."""
     reason = error.strerror or str(error)
-    return OutputError(f"cannot write {path}: {reason}. Free some space or choose another place with -o.")
+    if error.errno in _NO_SPACE:
+        advice = "Free some space or choose another place with -o."
+    elif error.errno in _IN_THE_WAY:
+        advice = "Something else has that name, or a file stands where a folder must be: choose another place with -o."
+    else:
+        advice = "Choose a place you may write to with -o."
+    return OutputError(f"cannot write {path}: {reason}. {advice}")
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -69,6 +80,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
+                os.chmod(file, 0o666 & ~_umask())  # some writers, as safetensors, let nobody else read
                 with file.open("rb+") as written:
                     os.fsync(written.fileno())
         os.chmod(temporary, 0o777 & ~_umask())

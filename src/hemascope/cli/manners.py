@@ -146,7 +146,8 @@ PATH = click.Path(path_type=Path)
 
 
 def _complain(sentence: str) -> None:
-    click.echo(f"Error: {printable(sentence)}", err=True)
+    end = "" if sentence.endswith((".", "?", "!", ")")) else "."
+    click.echo(f"Error: {printable(sentence)}{end}", err=True)
 
 
 def _show_usage(error: click.ClickException) -> None:
