@@ -8,6 +8,13 @@ from difflib import get_close_matches
 _SHOWN = 12  # choices listed in full; more would bury the sentence
 
 
+def listed(names: Sequence[str]) -> str:
+    """The names for a sentence, the first few of many: a set may have thousands of classes."""
+    if len(names) <= _SHOWN:
+        return ", ".join(names)
+    return f"{', '.join(names[:_SHOWN])}, … ({len(names):,} in all)"
+
+
 def suggestion(word: str, names: Sequence[str]) -> str:
     """The end of a sentence about ``word``, which is none of ``names``: "did you mean 'x'?" or the choices."""
     known = {name.lower(): name for name in names}

@@ -15,6 +15,7 @@ from hemascope.config import PREPARATIONS
 from hemascope.errors import BundleError, DataError, UsageError
 from hemascope.models.bundle import ModelBundle, load_bundle
 from hemascope.models.inference import inference_copy
+from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
 from hemascope.results import Predictions
 from hemascope.runtime import Runtime, autocast, choose_device, choose_precision
@@ -190,7 +191,7 @@ class Predictor:
         if unknown:
             raise DataError(
                 f"the model does not know the class {unknown[0]!r} of these cells; it knows "
-                f"{', '.join(self.class_names)}. Rename the class or leave its cells out."
+                f"{listed(self.class_names)}. Rename the class or leave its cells out."
             )
         # The last entry is reached by the index -1: unlabelled stays unlabelled.
         table = np.array([*(own.get(name, UNLABELLED) for name in names), UNLABELLED], dtype=np.int64)
@@ -228,5 +229,7 @@ def _temperature(bundle: ModelBundle) -> float:
     """The temperature probabilities are scaled by (Guo et al. 2017), 1 where the bundle has none."""
     value = (bundle.calibration or {}).get("temperature", 1.0)
     if not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise BundleError(f"the temperature in {bundle.weights.parent} must be a number above 0, found {value!r}")
+        raise BundleError(
+            f"the temperature in {bundle.weights.parent} must be a number above 0, found {value!r}. Train again."
+        )
     return float(value)

@@ -135,7 +135,7 @@ def _read_into(folder: Path, source: Source, preparation: Preparation, progress:
             if isinstance(error, StoreError):
                 raise error from None
         raise OutputError(
-            f"the cache {folder.parent} cannot be written ({error.__cause__ or error}); "
+            f"the cache {folder.parent} cannot be written ({_reason(error)}); "
             "free some space there or set HEMASCOPE_CACHE to a writable folder"
         ) from error
 
@@ -178,16 +178,26 @@ def _cache_key(source: Source, preparation: Preparation) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
+_SHOWN = 2  # reasons in the sentence about unreadable images; all are in ``unreadable``
+
+
 def _check_unreadable(cells: CellDataset, path: str, limit: float, progress: Progress) -> None:
     bad = len(cells.unreadable)
     if not bad:
         return
     total = bad + len(cells)
-    first = "; ".join(f"{item.id}: {item.reason}" for item in cells.unreadable[:3])
-    said = f"{bad} of {total} images ({bad / total:.1%}) in {path} cannot be read ({first}{'; ...' if bad > 3 else ''})"
+    examples = {item.reason: item for item in reversed(cells.unreadable)}  # of each reason, the first image
+    shown = "; ".join(f"{item.id}: {item.reason}" for item in list(examples.values())[: -_SHOWN - 1 : -1])
+    more = "; …" if bad > min(len(examples), _SHOWN) else ""
+    said = f"{bad} of {total} images ({bad / total:.1%}) in {path} cannot be read ({shown}{more})"
     if bad > limit * total or not len(cells):
         raise SourceError(f"{said}. At most {limit:.1%} may be; mend them, or raise max_unreadable")
     progress.warn(f"{said}. They were left out.")
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause or error)
 
 
 def _describe(preparation: Preparation) -> str:

@@ -24,6 +24,7 @@ from hemascope.errors import DataError, StoreError
 
 VERSION = 1
 MAX_HEADER_BYTES = 256 * 2**20
+_AGAIN = "; pack the images again"
 INDEX_COLUMNS = ("id", "label", "split", "group", "content_hash", "height", "width")
 
 
@@ -120,15 +121,21 @@ def read_store_header(path: Path) -> StoreHeader:
             raise StoreError(f"{path}: store.json is larger than can be right")
         content = (path / "store.json").read_bytes()
     except OSError as error:
-        raise StoreError(f"{path} is not a complete packed store: store.json: {error.strerror}") from None
+        raise StoreError(
+            f"{path} is not a complete packed store: store.json: {error.strerror}; pack the images again"
+        ) from None
     try:
         header = StoreHeader.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "its text"
-        raise StoreError(f"{path}: store.json is damaged or of another version ({place}: {first['msg']})") from None
+        raise StoreError(
+            f"{path}: store.json is damaged or of another version ({place}: {first['msg']}); pack the images again"
+        ) from None
     if header.version != VERSION:
-        raise StoreError(f"{path} is a packed store of version {header.version}; this reads version {VERSION}")
+        raise StoreError(
+            f"{path} is a packed store of version {header.version}; this reads version {VERSION}; pack the images again"
+        )
     return header
 
 
@@ -145,15 +152,19 @@ def open_store(path: str | Path) -> CellDataset:
     try:
         content = (path / "index.parquet").read_bytes()
         if hashlib.sha256(content).hexdigest() != header.index_sha256:
-            raise StoreError(f"{path}: index.parquet was changed or damaged; pack the images again")
+            raise StoreError(f"{path}: index.parquet was changed or damaged{_AGAIN}")
         table = parquet.read_table(path / "index.parquet", columns=list(INDEX_COLUMNS))
         images = _map_images(path / "images.npy", header)
     except OSError as error:
-        raise StoreError(f"{path} is not a complete packed store: {error.filename or ''} {error.strerror}") from None
+        raise StoreError(
+            f"{path} is not a complete packed store: {error.filename or ''} {error.strerror}; pack the images again"
+        ) from None
     except (ArrowException, ValueError, EOFError) as error:
-        raise StoreError(f"{path} is damaged: {error}") from None
+        raise StoreError(f"{path} is damaged: {error}{_AGAIN}") from None
     if table.num_rows != header.count:
-        raise StoreError(f"{path}: the index has {table.num_rows} rows for {header.count} images")
+        raise StoreError(
+            f"{path}: the index has {table.num_rows} rows for {header.count} images; pack the images again"
+        )
     columns = {name: table.column(name).to_pylist() for name in INDEX_COLUMNS}
     return _as_cells(
         path, columns, header.class_names, header.preparation, header.source, header.notes, header.unreadable, images
@@ -182,14 +193,16 @@ def _map_images(path: Path, header: StoreHeader) -> np.ndarray[Any, np.dtype[np.
     expected = (header.count, size, size, 3)
     with path.open("rb") as file:
         if np.lib.format.read_magic(file) != (1, 0):
-            raise StoreError(f"{path} is not an array of the expected version")
+            raise StoreError(f"{path} is not an array of the expected version{_AGAIN}")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         offset = file.tell()
     if shape != expected or fortran or dtype != np.uint8:
-        raise StoreError(f"{path} must be uint8 {expected}, found {dtype} {shape}")
+        raise StoreError(f"{path} must be uint8 {expected}, found {dtype} {shape}{_AGAIN}")
     held, needed = path.stat().st_size - offset, int(np.prod(expected, dtype=object))
     if held != needed:
-        raise StoreError(f"{path} is truncated or damaged: {held:,} bytes of pixels, expected {needed:,}")
+        raise StoreError(
+            f"{path} is truncated or damaged: {held:,} bytes of pixels, expected {needed:,}; pack the images again"
+        )
     if not header.count:
         return np.zeros(expected, dtype=np.uint8)
     return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=expected)

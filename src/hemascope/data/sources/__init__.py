@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from hemascope.data.read_image import SUFFIXES
@@ -43,10 +44,10 @@ def open_source(
     try:
         is_folder = path.is_dir()
         if not path.exists():
-            raise SourceError(f"{given} does not exist")
+            raise SourceError(f"{given} {_absent(path)}")
         kind = format or _recognise(path, is_folder)
     except (OSError, ValueError) as error:
-        raise SourceError(f"cannot read {given[:200]!r}: {error}") from None
+        raise SourceError(f"cannot read {given[:200]!r}: {_words(error)}") from None
 
     if is_folder != (kind in ("folder", "store")) and kind != "image":
         wanted = "a folder" if kind in ("folder", "store") else "a file"
@@ -67,6 +68,21 @@ def open_source(
         raise SourceError(f"no permission to read {given}") from None
     except OSError as error:
         raise SourceError(f"cannot read {given}: {error.strerror or error}") from None
+
+
+def _words(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _absent(path: Path) -> str:
+    """Why there is nothing at ``path``, and the nearest name that is there."""
+    if path.is_symlink():
+        return "is a link that leads to nothing, so it does not exist; give the file itself"
+    try:
+        near = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    except OSError:
+        near = []
+    return f"does not exist; did you mean '{path.parent / near[0]}'?" if near else "does not exist; check the path"
 
 
 def _recognise(path: Path, is_folder: bool) -> str:

@@ -14,6 +14,7 @@ from hemascope.data.sources.folder import printable, signature_of
 from hemascope.data.sources.npy_member import Member, RowReader, read_members, read_small
 from hemascope.data.sources.source import Source, check_class_names, encode_labels
 from hemascope.errors import SourceError
+from hemascope.names import listed
 
 MEDMNIST_PARTS = (("train", "train"), ("val", "validation"), ("test", "test"))
 
@@ -39,7 +40,7 @@ def open_npz(path: Path, given: str, *, class_names: Sequence[str] | None = None
     parts = [("", "")] if kind == "npz" else [(p, s) for p, s in MEDMNIST_PARTS if f"{p}_images" in members]
     if not parts or (kind == "npz" and "images" not in members):
         wanted = "images and labels" if kind == "npz" else "train_images, train_labels, val_images, ..."
-        found = ", ".join(printable(name)[:60] for name in members) or "no array"
+        found = listed([printable(name)[:60] for name in members]) or "no array"
         raise SourceError(f"{given} must hold the arrays {wanted}; found {found}")
 
     names: list[str] = []
@@ -103,13 +104,17 @@ def _read_labels(path: Path, given: str, name: str, member: Member | None, count
     if labels.dtype.kind == "f" and bool((labels == np.rint(labels)).all()):  # NaN is not equal to itself
         labels = np.where(np.abs(labels) < 2**53, labels, -2)
     elif labels.dtype.kind not in "iu":
-        raise SourceError(f"{given}: {name} must hold whole numbers or text, found {labels.dtype}")
+        raise SourceError(f"{given}: {name} must hold whole numbers or text, found {_kind(labels)}")
     if count and (labels.min() < UNLABELLED or labels.max() >= MAX_CLASSES):
         raise SourceError(
             f"{given}: {name} must lie in 0 to {MAX_CLASSES - 1} (or {UNLABELLED}, unlabelled), "
             f"found {labels.min()} to {labels.max()}"
         )
     return labels.astype(np.int64)
+
+
+def _kind(labels: NDArray[Any]) -> str:
+    return f"fractions or NaN ({labels.dtype})" if labels.dtype.kind == "f" else str(labels.dtype)
 
 
 def _class_names(
@@ -138,6 +143,6 @@ def _encode(
     if highest >= len(known):
         raise SourceError(
             f"{given}: labels go up to {highest}, but there are {len(known)} class names "
-            f"({', '.join(known)}), for labels 0 to {len(known) - 1}"
+            f"({listed(known)}), for labels 0 to {len(known) - 1}"
         )
     return indices, known

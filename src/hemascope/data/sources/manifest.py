@@ -40,7 +40,7 @@ def open_manifest(path: Path, given: str, *, class_names: Sequence[str] | None =
         raise SourceError(f"{given} lists no image")
     blank = next((row for row, name in enumerate(listed) if not name or "\0" in name), None)
     if blank is not None:
-        raise SourceError(f"{given}: image {blank + 1} has no usable path")
+        raise SourceError(f"{given}: image {blank + 1} has no usable path; fill it in or take the row out")
     absolute = any(Path(name).is_absolute() for name in listed)
     folder = path.parent
     files, entries = _locate(folder, listed, given)
@@ -78,7 +78,10 @@ def _read_csv(path: Path, given: str) -> dict[str, list[str]]:
             delimiter = max(DELIMITERS, key=header.count)
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter, strict=True)
-            wanted = _columns([name.strip() for name in next(reader, [])], given)
+            names = [name.strip() for name in next(reader, [])]
+            if "\0" in header:
+                raise SourceError(f"{given} is not text; save it as UTF-8 CSV or as Parquet")
+            wanted = _columns(names, given, "" if len(names) > 1 else "; columns end at a comma, semicolon or tab")
             columns: dict[str, list[str]] = {name: [] for name in wanted}
             for row in reader:
                 if not any(cell.strip() for cell in row):
@@ -88,7 +91,7 @@ def _read_csv(path: Path, given: str) -> dict[str, list[str]]:
     except UnicodeDecodeError:
         raise SourceError(f"{given} is not UTF-8 text; save it as UTF-8 CSV or as Parquet") from None
     except csv.Error as error:
-        raise SourceError(f"{given} is not a readable CSV file: {error}") from None
+        raise SourceError(f"{given} is not a readable CSV file ({error}); save it again") from None
     except OSError as error:
         raise SourceError(f"cannot read {given}: {error.strerror}") from None
     return columns
@@ -103,22 +106,22 @@ def _read_parquet(path: Path, given: str) -> dict[str, list[str]]:
             wanted = _columns(list(file.schema_arrow.names), given)
             table = file.read(columns=[file.schema_arrow.names[index] for index in wanted.values()])
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise SourceError(f"{given} is not a readable Parquet file: {error}") from None
+        raise SourceError(f"{given} is not a readable Parquet file ({error}); save it again") from None
     return {
         name: ["" if value is None else str(value).strip() for value in table.column(position).to_pylist()]
         for position, name in enumerate(wanted)
     }
 
 
-def _columns(header: list[str], given: str) -> dict[str, int]:
+def _columns(header: list[str], given: str, hint: str = "") -> dict[str, int]:
     """Known column names to their positions. Raises SourceError without ``path`` or with one named twice."""
     lowered = [name.lower() for name in header]
     for name in COLUMNS:
         if lowered.count(name) > 1:
-            raise SourceError(f"{given} has two columns named {name}")
+            raise SourceError(f"{given} has two columns named {name}; leave one of them out")
     if "path" not in lowered:
         found = ", ".join(header)[:200] or "none"
-        raise SourceError(f"{given} needs a column named path (and may have label, split, group); found {found}")
+        raise SourceError(f"{given} needs a column named path (and may have label, split, group); found {found}{hint}")
     return {name: lowered.index(name) for name in COLUMNS if name in lowered}
 
 

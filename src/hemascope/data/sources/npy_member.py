@@ -56,7 +56,9 @@ def read_members(path: Path) -> dict[str, Member]:
     except PermissionError:
         raise SourceError(f"no permission to read {path}") from None
     except (*_UNREADABLE, zlib.error) as error:
-        raise SourceError(f"{path} is not a readable npz file: {error}") from None
+        raise SourceError(
+            f"{path} is not a readable npz file ({error}); copy it again, or save it with numpy.savez"
+        ) from None
 
 
 def _check_archive(path: Path, infos: list[zipfile.ZipInfo]) -> None:
@@ -77,7 +79,12 @@ def _check_archive(path: Path, infos: list[zipfile.ZipInfo]) -> None:
 
 def _read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
+        try:
+            version = np.lib.format.read_magic(stream)
+        except ValueError:
+            raise SourceError(
+                f"{path}: {info.filename} is not an array, whatever its name says; save the file again with numpy.savez"
+            ) from None
         if version == (1, 0):
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
         elif version == (2, 0):
@@ -116,6 +123,7 @@ class RowReader:
         self._stream: IO[bytes] | None = None
         self._archive: zipfile.ZipFile | None = None
         self._next = 0
+        self._unchecked = False
         if member.info.compress_type == zipfile.ZIP_STORED and math.prod(member.shape) > 0:
             self._mapped = np.memmap(
                 path,
@@ -125,11 +133,15 @@ class RowReader:
                 shape=member.shape,
                 order="F" if member.fortran else "C",
             )
+            self._unchecked = True
         elif member.fortran:
             self._mapped = read_small(path, member)
 
     def __call__(self, index: int) -> NDArray[Any]:
-        """Row ``index``. Raises ImageError where the file is damaged there."""
+        """Row ``index``. Raises ImageError where the file cannot be read there, SourceError for a wrong checksum."""
+        if self._unchecked:  # at the first row, so that a file whose rows lie in the cache is not read again
+            _check_stored(self._path, self._member)
+            self._unchecked = False
         if self._mapped is not None:
             return np.asarray(self._mapped[index])
         shape, dtype = self._member.shape[1:], self._member.dtype
@@ -140,6 +152,10 @@ class RowReader:
             assert self._stream is not None
             self._stream.seek(self._member.header_bytes + index * row_bytes)
             content = self._stream.read(row_bytes)
+        except zipfile.BadZipFile as error:
+            # The checksum stands at the end: any row before may be wrong as well, so none can be trusted.
+            self.close()
+            raise _untrusted(self._path, self._member) from error
         except (*_UNREADABLE, zlib.error) as error:
             self.close()
             raise ImageError(f"the array is damaged here ({error})") from None
@@ -160,6 +176,28 @@ class RowReader:
         self._archive = zipfile.ZipFile(self._path)
         self._stream = self._archive.open(self._member.info)
         self._next = 0
+
+
+def _untrusted(path: Path, member: Member) -> SourceError:
+    return SourceError(
+        f"{path}: {member.info.filename} is damaged (its checksum is wrong), so none of its images can be trusted; "
+        "copy the file again from its source"
+    )
+
+
+def _check_stored(path: Path, member: Member) -> None:
+    """Compare an uncompressed member with its checksum, which a memory map would never look at."""
+    left, checksum = member.info.file_size, 0
+    try:
+        with path.open("rb") as file:
+            file.seek(_data_offset(path, member) - member.header_bytes)
+            while left and (content := file.read(min(left, 2**24))):
+                checksum = zlib.crc32(content, checksum)
+                left -= len(content)
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}") from None
+    if left or checksum != member.info.CRC:
+        raise _untrusted(path, member)
 
 
 def _data_offset(path: Path, member: Member) -> int:

@@ -11,13 +11,14 @@ from hemascope.data.sources.folder import signature_of
 from hemascope.data.sources.source import Source, check_class_names
 from hemascope.data.store import open_store
 from hemascope.errors import SourceError
+from hemascope.names import listed
 
 
 def open_packed(path: Path, given: str, *, class_names: Sequence[str] | None = None) -> Source:
     """The store at ``path``. Ids are those the images had when they were packed. Raises StoreError, SourceError."""
     cells = open_store(path)
     if class_names is not None and check_class_names(class_names) != cells.class_names:
-        raise SourceError(f"{given} holds the classes {', '.join(cells.class_names)}, not {', '.join(class_names)}")
+        raise SourceError(f"{given} holds the classes {listed(cells.class_names)}, not {listed(class_names)}")
     if not len(cells):
         raise SourceError(f"{given} holds no image")
     status = (path / "store.json").stat()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hemascope.cells import SPLIT_NAMES, UNLABELLED, UNUSED
 from hemascope.data.read_image import DecodedImage, array_to_rgb, decode_image
 from hemascope.errors import ImageError, SourceError
+from hemascope.names import listed
 
 Raw = Path | NDArray[Any]
 """An item before decoding: a file, or the row of an array."""
@@ -113,7 +114,7 @@ def encode_labels(
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise SourceError(
                 f"{where} holds the class {name!r} ({counts[name]} images), which is not among the class names "
-                f"{', '.join(known)}{hint}"
+                f"{listed(known)}{hint}"
             )
     index[""] = UNLABELLED
     return np.array([index[name] for name in names], dtype=np.int64), known
