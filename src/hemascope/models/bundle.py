@@ -50,8 +50,11 @@ class ModelBundle:
         try:
             model.load_state_dict(read_state(self.weights))
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise BundleError(f"{self.weights} does not fit the network its bundle describes: {reason}") from error
+            first = " ".join(str(error).partition("\n")[2].partition("\n")[0].split()).rstrip(".")  # of torch's list
+            raise BundleError(
+                f"{self.weights} does not fit the network its bundle describes ({first[:120]}). "
+                "Copy the bundle again from its source, or train again."
+            ) from error
         return model.eval()
 
 

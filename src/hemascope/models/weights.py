@@ -11,6 +11,8 @@ import importlib.util
 import pickle
 import re
 import sys
+import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,7 +199,7 @@ def _hub(name: str) -> WeightsSource:
             path = Path(timm.models._hub.download_cached_file(str(traits.url), progress=False))
         return WeightsSource("hub", str(traits.url), path)
     except _network_errors() as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = textwrap.shorten(str(error), 120, placeholder=" …") or type(error).__name__
         raise WeightsError(f"the weights of {name} could not be fetched from the hub: {reason} {_choices()}") from error
 
 
@@ -266,7 +268,9 @@ def _read_file(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's guesses about a foreign pickle, before it refuses it
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is not a file of tensors alone, and nothing else is read from a .pth file. "
