@@ -211,7 +211,8 @@ def _column_error(table: Path) -> tuple[str, ...]:
 def _stable(text: str, folder: Path) -> str:
     """``text`` without what differs from run to run: the folder for temporary files, a store's key in the cache."""
     text = text.replace(f"{folder}{os.sep}", "").replace(str(folder.parent), "TMP")
-    return re.sub(r"\bstores/[0-9a-f]{32}", "stores/KEY", text)
+    text = re.sub(r"\bstores/[0-9a-f]{32}", "stores/KEY", text)
+    return re.sub(r"\b[0-9a-f]{12}…", "DIGEST…", text)
 
 
 def main() -> int:

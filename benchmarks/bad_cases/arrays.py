@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bad_cases.case import Case, Ground, write
+
+from bad_cases.case import Case, Ground, spoil_byte, write
 
 TRAIN = "train cells.npz -o new --config tiny.toml"
 INSPECT = "inspect cells.npz"
@@ -60,6 +61,17 @@ def _spoilt_middle(here: Path, ground: Ground) -> None:
     (here / "cells.npz").write_bytes(bytes(content))
 
 
+def _spoilt_byte(here: Path, ground: Ground) -> None:
+    saved(lambda arrays: None)(here, ground)
+    spoil_byte(here / "cells.npz", 5000)
+
+
+def _npy(array: Any) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
 def _bomb(here: Path, ground: Ground) -> None:
     header = io.BytesIO()
     shape = (12_000, 100, 100, 3)
@@ -87,7 +99,7 @@ ARRAYS = (
     Case(
         "pickle as a member",
         INSPECT,
-        ("is not a readable npz file", "images.npy"),
+        ("images.npy is not an array", "numpy.savez"),
         _zip({"images.npy": pickle.dumps(Payload())}),
     ),
     Case(
@@ -108,7 +120,12 @@ ARRAYS = (
         ("must have shape (N, height, width, 3)", "found (30, 3, 32, 32)"),
         changed("images", lambda images: images.transpose(0, 3, 1, 2)),
     ),
-    Case("no image in it", INSPECT, ("holds no image",), changed("images", lambda images: images[:0])),
+    Case(
+        "no image in it",
+        INSPECT,
+        ("holds no image",),
+        saved(lambda arrays: {name: array[:0] for name, array in arrays.items()}),
+    ),
     Case(
         "complex numbers as images",
         INSPECT,
@@ -184,18 +201,29 @@ ARRAYS = (
     ),
     Case("text named .npz", INSPECT, ("is not a readable npz file", "not a zip file"), write("cells.npz", "images\n")),
     Case("npz cut off half-way", INSPECT, ("is not a readable npz file",), _truncated),
-    Case("npz with 100 bytes zeroed", TRAIN, ("images", "max_unreadable"), _spoilt_middle),
+    Case(
+        "compressed npz with 100 bytes zeroed",
+        TRAIN,
+        ("images.npy is damaged (its checksum is wrong)", "copy the file again"),
+        _spoilt_middle,
+    ),
+    Case(
+        "uncompressed npz with one changed byte",
+        TRAIN,
+        ("images.npy is damaged (its checksum is wrong)", "copy the file again"),
+        _spoilt_byte,
+    ),
+    Case(
+        "300 class names, and a label beyond them",
+        INSPECT,
+        ("labels go up to 300, but there are 300 class names", "(300 in all)"),
+        saved(lambda arrays: arrays | {"labels": arrays["labels"] + 298, "class_names": [f"c{i}" for i in range(300)]}),
+    ),
     Case(
         "member with a path out of the folder",
         INSPECT,
         ("must hold the arrays images", "found ../../images"),
-        _zip(
-            {
-                "../../images.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (0,), }"
-                + b" " * 61
-                + b"\n"
-            }
-        ),
+        _zip({"../../images.npy": _npy(np.zeros(3))}),
     ),
     Case(
         "npz without images, to predict",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -47,7 +46,7 @@ batch_size = 8
 
 @dataclass(frozen=True)
 class Ground:
-    """Good material to copy from: ``cells`` is a folder per class, ``run`` a finished run, made when first asked for."""
+    """Good material to copy from: ``cells`` is a folder per class, ``run`` a finished run; made when asked for."""
 
     folder: Path
     train: Callable[[Path, Path, Path], None]
@@ -103,6 +102,7 @@ class Case:
     around   what holds while the command runs, such as a full disk
     leaves   what may be there afterwards that was not before
     process  run the real program in a process of its own; else its entry point in this process
+    uses_run whether ``make`` copies the trained run; a word `run` in the command is seen without saying
     stdout   where a process's output goes instead of a pipe
     """
 
@@ -116,12 +116,19 @@ class Case:
     leaves: tuple[str, ...] = ()
     process: bool = False
     stdout: str | None = None
+    uses_run: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def needs_run(self) -> bool:
         """Whether a trained run must be there first."""
         return "run" in self.words.split()
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it is tried in a moment: no trained run, no training, no process of its own."""
+        unfinished = any(name.startswith("new") for name in self.leaves)
+        return not (self.needs_run or self.uses_run or self.process or unfinished)
 
     def prepare(self, here: Path, ground: Ground) -> None:
         """Lay out the case's folder."""
@@ -192,9 +199,9 @@ def train_quietly(cells: Path, output: Path, config: Path) -> None:
     from hemascope.config_files import load_config
     from hemascope.workflow import train
 
-    train(cells, load_config(file=config), output=output)
-
-
-def on_linux() -> bool:
-    """Whether /dev/full is there."""
-    return sys.platform == "linux"
+    place = Path.cwd()
+    os.chdir(cells.parent)  # ids begin with the path as given, which cases give in the same way
+    try:
+        train(cells.name, load_config(file=config), output=output)
+    finally:
+        os.chdir(place)

@@ -62,7 +62,9 @@ def _escape_sequence(here: Path, ground: Ground) -> None:
 
 
 FOLDERS = (
-    Case("path that does not exist", TRAIN.format(path="cellz"), ("cellz does not exist",), process=True),
+    Case(
+        "path that does not exist", TRAIN.format(path="cellz"), ("cellz does not exist", "check the path"), process=True
+    ),
     Case("empty folder", "inspect empty", ("empty holds no image", ".jpg"), _empty_folder),
     Case("folder of other files", "inspect pile", ("pile holds no image", ".jpg"), _other_files),
     Case("folder without permission to read", "inspect pile", ("pile", "ermission"), _forbidden, around=ordinary_user),

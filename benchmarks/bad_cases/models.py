@@ -158,13 +158,13 @@ MODELS = (
     Case(
         "model whose record says another backbone",
         PREDICT,
-        ("do not fit", "run/bundle"),
+        ("run/bundle/model.safetensors does not fit", "Missing key", ADVICE),
         with_sums(lambda record: record["model"].update(backbone="test_vit")),
     ),
     Case(
         "model whose record has two classes more",
         PREDICT,
-        ("do not fit", "run/bundle"),
+        ("run/bundle/model.safetensors does not fit", "size mismatch", ADVICE),
         with_sums(lambda record: record["class_names"].extend(["x", "y"])),
     ),
     Case(

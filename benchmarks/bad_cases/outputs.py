@@ -118,11 +118,13 @@ OUTPUTS = (
         ("is not a run folder", "--force does not empty it"),
         _full_folder,
     ),
-    Case("file as the output folder", TRAIN, ("new", "is a file", "-o"), write("new", "none")),
+    Case(
+        "file as the output folder", TRAIN, ("new: it is a file", "Choose another place with -o"), write("new", "none")
+    ),
     Case(
         "output folder without permission to write",
         "train cells -o locked/new --config tiny.toml",
-        ("cannot write locked/new", "ermission denied", "choose another place with -o"),
+        ("cannot write locked/new", "Permission denied", "Choose a place you may write to with -o"),
         _locked_folder,
         around=ordinary_user,
     ),
@@ -133,6 +135,7 @@ OUTPUTS = (
         ("cannot be written", "HEMASCOPE_CACHE"),
         around=no_room,
         environment={"HEMASCOPE_CACHE": "cache"},
+        leaves=("cache",),
     ),
     Case(
         "file as the cache's folder",
@@ -174,7 +177,7 @@ OUTPUTS = (
     Case(
         "table in a folder without permission to write",
         f"{PREDICT} locked/out.csv",
-        ("cannot write locked/out.csv", "ermission denied"),
+        ("cannot write locked/out.csv", "Permission denied", "Choose a place"),
         _locked_folder,
         around=ordinary_user,
     ),
@@ -190,24 +193,29 @@ OUTPUTS = (
         f"{TRAIN} --resume --set seed=9",
         ("the settings are not those new was started with", "--config new/config.toml"),
         _unfinished(),
+        uses_run=True,
     ),
     Case(
         "--resume with other cells",
         f"{TRAIN} --resume",
         ("made for other cells", "30 images, here are 29"),
         _unfinished(_other_cells),
+        uses_run=True,
     ),
     Case(
         "--resume with a damaged checkpoint",
         f"{TRAIN} --resume",
         ("cannot resume from", "--force"),
         _unfinished(_damaged_checkpoint),
+        uses_run=True,
+        leaves=("new",),
     ),
     Case(
         "--splits of other cells",
         f"{TRAIN} --splits splits.csv",
         ("made for other cells", "Make a new split"),
         _splits_of_others,
+        uses_run=True,
     ),
     Case(
         "--splits that is not there", f"{TRAIN} --splits gone.csv", ("cannot read the split gone.csv", "No such file")
@@ -232,18 +240,25 @@ OUTPUTS = (
         "evaluate new cells",
         ("no model bundle at new", "finished training"),
         _unfinished(),
+        uses_run=True,
     ),
-    Case("comparison of runs without a cell in common", "compare run other", ("no cell", "run", "other"), _foreign_run),
+    Case(
+        "comparison of runs without a cell in common",
+        "compare run other",
+        ("run and other have no scored cell in common", "Evaluate both"),
+        _foreign_run,
+    ),
     Case(
         "comparison with an unfinished run",
         "compare run new",
-        ("new has no predictions of the test part", "none"),
+        ("new has no predictions of the test part", "Finish the run"),
         _unfinished(),
+        uses_run=True,
     ),
     Case(
         "comparison on a part that is not there",
         "compare run run --split tset",
-        ("no predictions of the tset part", "it has", "test"),
+        ("no predictions of the tset part", "Name one of test, train, validation with --split"),
     ),
     Case(
         "comparison with damaged predictions",

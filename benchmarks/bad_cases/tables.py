@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from bad_cases.case import CLASSES, PER_CLASS, SIZE, Case, Ground, copy_cell, spoil_byte, write
 
 INSPECT = "inspect cells.csv"
@@ -90,7 +91,7 @@ TABLES = (
     Case(
         "another delimiter",
         INSPECT,
-        ("needs a column named path", "found path|label", "comma"),
+        ("needs a column named path", "found path|label", "comma, semicolon or tab"),
         manifest("one.jpg|a", header="path|label"),
     ),
     Case("column named twice", INSPECT, ("two columns named label",), manifest("one.jpg,a,b", "path,label,label")),
@@ -131,30 +132,45 @@ TABLES = (
         ("is not UTF-8 text", "save it as UTF-8"),
         write("cells.csv", bytes(range(256)) * 20),
     ),
-    Case("zeros named .csv", INSPECT, ("cells.csv", "needs a column named path"), write("cells.csv", bytes(500))),
+    Case("zeros named .csv", INSPECT, ("cells.csv is not text", "save it as UTF-8"), write("cells.csv", bytes(500))),
     Case(
         "Latin-1 instead of UTF-8",
         INSPECT,
         ("is not UTF-8 text", "save it as UTF-8"),
         write("cells.csv", "path,label\nblutgefäß.jpg,a\n".encode("latin-1")),
     ),
-    Case("quotation mark that never closes", INSPECT, ("is not a readable CSV file",), manifest('one.jpg,"a\n')),
+    Case(
+        "quotation mark that never closes",
+        INSPECT,
+        ("is not a readable CSV file", "save it again"),
+        manifest('one.jpg,"a\n'),
+    ),
     Case(
         "text named .parquet",
         "inspect cells.parquet",
-        ("is not a readable Parquet file",),
+        ("is not a readable Parquet file", "save it again"),
         write("cells.parquet", "path,label\n"),
     ),
-    Case("Parquet cut off", "inspect cells.parquet", ("is not a readable Parquet file",), _parquet),
+    Case("Parquet cut off", "inspect cells.parquet", ("is not a readable Parquet file", "save it again"), _parquet),
     Case(
         "packed store with a changed byte in its index",
         "inspect packed",
         ("changed or damaged", "pack the images"),
         _spoilt_index,
     ),
-    Case("packed store cut off", "inspect packed", ("packed is damaged",), _cut_store),
-    Case("packed store of version 9", "inspect packed", ("of version 9", "reads version 1"), _newer_store),
-    Case("packed store with Python objects", "inspect packed", ("packed is damaged",), _objects_in_store),
+    Case(
+        "packed store cut off",
+        "inspect packed",
+        ("packed/images.npy is truncated or damaged", "pack the images again"),
+        _cut_store,
+    ),
+    Case("packed store of version 9", "inspect packed", ("of version 9", "pack the images again"), _newer_store),
+    Case(
+        "packed store with Python objects",
+        "inspect packed",
+        ("packed/images.npy must be uint8", "found object", "pack the images again"),
+        _objects_in_store,
+    ),
     Case(
         "packed store of another size",
         "train packed -o new",
