@@ -62,7 +62,7 @@ def link_split(data: str, folder: Path, recipe: str | None, overrides: list[str]
         for class_name in cells.class_names:
             (folder / name / class_name).mkdir(parents=True)
         for row in rows:
-            original = Path(cells.ids[row])
+            original = Path(data) / cells.ids[row]
             if not original.is_file():
                 sys.exit(f"{original} is not a file: this benchmark needs images in files, such as a folder a class.")
             link = folder / name / cells.class_names[cells.labels[row]] / f"{row:07d}{original.suffix.lower()}"

@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--crop", type=int, help="centre crop before the resize, in pixels")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -74,6 +75,8 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     to_input = [transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
     resize = transforms.Resize((arguments.size, arguments.size))
+    if arguments.crop:
+        resize = transforms.Compose([transforms.CenterCrop(arguments.crop), resize])
     train_transform = transforms.Compose(
         [
             resize,

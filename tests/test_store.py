@@ -168,7 +168,7 @@ def test_first_and_second_load(tmp_path: Path) -> None:
     assert first_progress.tasks == [("reading cells", 12, "images")] and first_progress.done == 12
     assert second_progress.tasks == []
     assert first.fingerprint() == second.fingerprint() and first.class_names == ("ba", "ig")
-    assert first.ids[0] == f"{folder}/ba/000.png" and (first.images[0] == image(0)).all()
+    assert first.ids[0] == "ba/000.png" and (first.images[0] == image(0)).all()
     assert first.original_size.tolist() == [[8, 8]] * 12
     Image.fromarray(image(77)).save(folder / "ba" / "000.png")
     third = load(folder, preparation=SMALL, cache_dir=tmp_path / "c")
@@ -225,7 +225,7 @@ def test_unreadable_images(tmp_path: Path) -> None:
         progress = Heard()
         cells = load(folder, preparation=SMALL, cache_dir=tmp_path / "c", progress=progress)
         assert len(cells) == 40
-        assert cells.unreadable == (Unreadable(f"{folder}/ig/zero.png", "the file is empty (0 bytes)"),)
+        assert cells.unreadable == (Unreadable("ig/zero.png", "the file is empty (0 bytes)"),)
         assert "1 of 41 images (2.4%)" in progress.warnings[0]
     for name in ("one", "two", "three"):
         (folder / "ig" / f"{name}.jpg").write_bytes(b"text")
@@ -251,7 +251,7 @@ def test_npz_split_and_groups_survive(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "m.npz", train_images=images, train_labels=np.arange(4), test_images=image(1)[None])
     cells = load(tmp_path / "m.npz", preparation=SMALL, cache_dir=tmp_path / "c", max_unreadable=0.5)
     assert cells.split.tolist() == ["train"] * 3 + ["test"] and cells.labels.tolist() == [0, 2, 3, -1]
-    assert cells.ids[1] == f"{tmp_path}/m.npz#train/2" and cells.notes == {"floats in 0 to 1 scaled by 255": 3}
+    assert cells.ids[1] == "m.npz#train/2" and cells.notes == {"floats in 0 to 1 scaled by 255": 3}
     assert (cells.images[0] == np.rint(images[0] * 255)).all()
 
 
@@ -283,3 +283,13 @@ def test_store_as_input(tmp_path: Path) -> None:
             read(tmp_path / "s", preparation=PREPARATIONS["contest"])
     with pytest.raises(HemascopeError, match="holds the classes a, b"):
         open_source(tmp_path / "s", class_names=["x"])
+
+
+def test_the_way_to_the_cells_is_no_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder named by a relative and by an absolute path holds the same cells: ids and fingerprint are equal."""
+    make_folder(tmp_path / "set", 3)
+    monkeypatch.chdir(tmp_path)
+    near = load("set", preparation=SMALL, cache_dir=tmp_path / "cache")
+    far = load(tmp_path / "set", preparation=SMALL, cache_dir=tmp_path / "cache")
+    assert list(near.ids) == list(far.ids) == ["ba/000.png", "ba/002.png", "ig/001.png"]
+    assert near.fingerprint() == far.fingerprint()

@@ -35,7 +35,7 @@ def run(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_run_folder_is_complete(run: Any) -> None:
     """A finished run holds every record the docs name, a report, and no checkpoints."""
     names = {path.name for path in run.folder.iterdir()}
-    expected = {"config.toml", "manifest.json", "splits.csv", "history.jsonl", "bundle", "predictions", "samples"}
+    expected = {"config.toml", "manifest.json", "splits.json", "history.jsonl", "bundle", "predictions", "samples"}
     assert names == expected | {"evaluation.json", "report.html"}
     assert not list(run.folder.rglob("*.part"))
     manifest = json.loads((run.folder / "manifest.json").read_text())

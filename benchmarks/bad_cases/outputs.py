@@ -97,7 +97,7 @@ def _half_run(here: Path, ground: Ground) -> None:
 
 
 def _splits_of_others(here: Path, ground: Ground) -> None:
-    shutil.copy(ground.run / "splits.csv", here / "splits.csv")
+    shutil.copy(ground.run / "splits.json", here / "splits.json")
     _other_cells(here, ground)
 
 
@@ -212,7 +212,7 @@ OUTPUTS = (
     ),
     Case(
         "--splits of other cells",
-        f"{TRAIN} --splits splits.csv",
+        f"{TRAIN} --splits splits.json",
         ("made for other cells", "Make a new split"),
         _splits_of_others,
         uses_run=True,

@@ -35,7 +35,7 @@ class CellDataset:
     images        uint8 (N, H, W, 3), RGB, in memory or memory-mapped; never written to
     labels        int64 (N,), an index into class_names, or UNLABELLED
     class_names   K names, in index order
-    ids           N stable names, unique: a path as given, or ``file.npz#12`` for the row of an array
+    ids           N stable names, unique: a path inside the source, or ``file.npz#12`` for the row of an array
     content_hash  N hex digests of the decoded pixels before preparation: equal means exact duplicate
     split         N of SPLIT_NAMES or UNUSED where the source brings its own split, else None
     groups        N names of what must stay together (patient, slide), "" for none, or None

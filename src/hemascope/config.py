@@ -197,7 +197,7 @@ class StageConfig(_Section):
     cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of CutMix; 0: off. With both, one is drawn a batch.")
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; none: no clipping.")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay a step of the averaged weights; none: no averaging.")
-    early_stopping: int | None = Field(None, ge=1, description="Stop after this many validations without a better score.")
+    early_stopping: int | None = Field(None, ge=1, description="Stop after so many validations without a better score.")
     validate_every: float = Field(1.0, gt=0, description="Epochs between validations.")
 
 

@@ -95,8 +95,8 @@ def train(
         manifest = new_manifest(folder.name, command, config, cells, assignment, runtime)
         if runtime.is_main:
             _make_folder(folder, config, force=force)
-            if not (folder / "splits.csv").exists():
-                save_splits(folder / "splits.csv", assignment, cells)
+            if not (folder / "splits.json").exists():
+                save_splits(folder / "splits.json", assignment, cells)
             write_json(folder / "manifest.json", manifest)
         barrier()
 
@@ -299,7 +299,7 @@ def _make_folder(folder: Path, config: RunConfig, *, force: bool) -> None:
 
 
 def _splits(folder: Path, cells: CellDataset, config: RunConfig, *, given: str | Path | None, resume: bool) -> Splits:
-    kept = folder / "splits.csv"
+    kept = folder / "splits.json"
     if resume and kept.exists():
         return load_splits(kept, cells)
     return load_splits(Path(given), cells) if given else make_splits(cells, config.data, config.seed)

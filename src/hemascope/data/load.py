@@ -109,11 +109,13 @@ def _through_cache(source: Source, preparation: Preparation, cache: Path, progre
             progress.warn(f"The cached copy is damaged and is read again: {error}")
     if cells is None:
         cells = _read_into(folder, source, preparation, progress)
-    # The cache knows names inside the source only, so that one folder given in two ways is read once.
+    # Ids do not hold how the source's place was typed: the same cells by a relative and by an absolute path must have
+    # one fingerprint, share their splits and compare cell by cell. A folder's cells are named inside it.
+    prefix = source.prefix.rpartition("/")[2]
     return replace(
         cells,
-        ids=[source.prefix + name for name in cells.ids],
-        unreadable=tuple(replace(item, id=source.prefix + item.id) for item in cells.unreadable),
+        ids=[prefix + name for name in cells.ids],
+        unreadable=tuple(replace(item, id=prefix + item.id) for item in cells.unreadable),
         source=str(source.path),
     )
 

@@ -112,7 +112,7 @@ def load_splits(path: Path, cells: CellDataset) -> Splits:
     except OSError as error:
         raise SplitError(f"cannot read the split {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise SplitError(f"{path} is not a split file ({error}); give the splits.csv of a run") from None
+        raise SplitError(f"{path} is not a split file ({error}); give the splits.json of a run") from None
     if not isinstance(saved, dict) or saved.get("version") != VERSION:
         raise SplitError(f"{path} is not a split file of version {VERSION}")
     assignment, notes, fingerprint = (saved.get(key) for key in ("assignment", "notes", "fingerprint"))
