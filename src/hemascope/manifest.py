@@ -70,6 +70,7 @@ def describe_data(cells: CellDataset, parts: Mapping[str, NDArray[np.intp]]) -> 
         "n": len(cells),
         "class_names": list(cells.class_names),
         "class_counts": cells.class_counts().tolist(),
+        "grouped": cells.groups is not None and bool((cells.groups != "").any()),
         "split_counts": counts,
         "split_notes": [],
         "unreadable": [{"id": image.id, "reason": image.reason} for image in cells.unreadable],
