@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 def work(run: str, folder: str, output: str) -> None:
     """The verb's calls with import and building outside the clock: one line of JSON on stdout."""
     import hemascope.data.stream  # noqa: F401 - the first batch would import it
-    from hemascope.evaluate.table import write_table
+    from hemascope.evaluation.table import write_table
     from hemascope.predict import load_model
 
     predictor = load_model(run)

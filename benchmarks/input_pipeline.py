@@ -74,10 +74,10 @@ class Bench:
         from hemascope.config import AugmentationConfig, RunConfig, RuntimeConfig
         from hemascope.models.classifier import create_classifier
         from hemascope.runtime import start_runtime
-        from hemascope.train.freezing import apply_plan
-        from hemascope.train.optimizers import create_optimizer, parameter_groups
-        from hemascope.train.price import Price, Stopwatch
-        from hemascope.train.tasks import ImageTask, Parts
+        from hemascope.training.freezing import apply_plan
+        from hemascope.training.optimizers import create_optimizer, parameter_groups
+        from hemascope.training.price import Price, Stopwatch
+        from hemascope.training.tasks import ImageTask, Parts
 
         config = RunConfig(augmentation=AugmentationConfig(**augmentation), runtime=RuntimeConfig(workers=workers))
         self.stage = config.stages[-1].model_copy(update={"batch_size": batch_size, "kind": "images"})
@@ -100,7 +100,7 @@ class Bench:
     def step(self, images: Tensor, labels: Tensor) -> None:
         """Forward, backward, update."""
         from hemascope.runtime import autocast
-        from hemascope.train.losses import classification_loss
+        from hemascope.training.losses import classification_loss
 
         with self.watch.measure("forward"), autocast(self.runtime):
             logits = self.model(images)

@@ -109,20 +109,6 @@ def test_the_public_interface_is_pinned():
         _ = hemascope.trian
 
 
-def test_train_and_evaluate_stay_functions_beside_the_packages_of_the_same_names():
-    """Importing hemascope.train's modules does not put the package in the function's place."""
-    code = """
-import hemascope
-import hemascope.evaluate.table
-import hemascope.train.history
-from hemascope.evaluate import write_table
-from hemascope import train
-assert callable(hemascope.evaluate) and callable(train) and hemascope.train is train
-assert train.__module__ == "hemascope.workflow" == hemascope.evaluate.__module__
-"""
-    run_python(code)
-
-
 def test_importing_the_package_is_light():
     """``import hemascope`` alone loads neither numpy nor anything larger."""
     heavy = "('numpy', 'torch', 'pydantic', 'rich', 'click', 'PIL')"

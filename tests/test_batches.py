@@ -10,7 +10,7 @@ import torch
 
 from hemascope.config import AugmentationConfig
 from hemascope.data.augmentation import Augmentation
-from hemascope.train.batches import ImageSteps, SampleOrder, read_rows, step_batches, worker_count
+from hemascope.training.batches import ImageSteps, SampleOrder, read_rows, step_batches, worker_count
 
 LABELS = np.repeat(np.arange(3), (40, 8, 2))
 

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from hemascope.errors import DataError
-from hemascope.evaluate import compare
+from hemascope.evaluation import compare
 from hemascope.results import Comparison, Predictions
 
 NAMES = ("x", "y", "z")

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from test_distributed import config
 from training_setup import tiny_cells, tiny_splits
 from hemascope.runtime import start_runtime, stop_runtime
-from hemascope.train.loop import fit
+from hemascope.training.loop import fit
 
 settings, out = config(), Path(sys.argv[2])
 runtime = start_runtime(settings.runtime)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from hemascope.errors import DataError, OutputError, RunError, UsageError
-from hemascope.evaluate import (
+from hemascope.evaluation import (
     build_evaluation,
     evaluate_split,
     load_evaluation,

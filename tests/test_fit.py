@@ -30,11 +30,11 @@ from hemascope.config import HeadConfig, OptimizerConfig, ScheduleConfig
 from hemascope.errors import ConfigError, NonFiniteLossError
 from hemascope.progress import SILENT
 from hemascope.runtime import Runtime
-from hemascope.train import loop
-from hemascope.train import stage as stage_module
-from hemascope.train.price import Price, Stopwatch
-from hemascope.train.stage import StageRun
-from hemascope.train.tasks import FeatureTask, ImageTask, Parts
+from hemascope.training import loop
+from hemascope.training import stage as stage_module
+from hemascope.training.price import Price, Stopwatch
+from hemascope.training.stage import StageRun
+from hemascope.training.tasks import FeatureTask, ImageTask, Parts
 
 JITTER = {"brightness": 0.3, "rotation": 15.0}
 DROPOUT = {"head": HeadConfig(dropout=0.3)}

@@ -8,7 +8,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
-from hemascope.train.losses import class_weights, classification_loss, mix_batch, mixer
+from hemascope.training.losses import class_weights, classification_loss, mix_batch, mixer
 
 COUNTS = np.array([50, 5, 20, 1])
 

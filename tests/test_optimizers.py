@@ -13,9 +13,9 @@ from hemascope.config import OptimizerConfig
 from hemascope.errors import ConfigError
 from hemascope.models.backbones import blocks
 from hemascope.models.classifier import Classifier
-from hemascope.train.checkpoints import optimizer_tensors, restore_optimizer
-from hemascope.train.freezing import apply_plan, trainable_blocks
-from hemascope.train.optimizers import create_optimizer, parameter_groups, set_learning_rate
+from hemascope.training.checkpoints import optimizer_tensors, restore_optimizer
+from hemascope.training.freezing import apply_plan, trainable_blocks
+from hemascope.training.optimizers import create_optimizer, parameter_groups, set_learning_rate
 
 NAMES = ["stem", "one", "two", "three"]
 

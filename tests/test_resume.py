@@ -23,10 +23,10 @@ from hemascope.config_files import dump_config
 from hemascope.data.synthetic import write_synthetic_folder
 from hemascope.errors import OutputError, RunError
 from hemascope.progress import SilentProgress
-from hemascope.train import checkpoints
-from hemascope.train import stage as stage_module
-from hemascope.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from hemascope.train.loop import Fitted
+from hemascope.training import checkpoints
+from hemascope.training import stage as stage_module
+from hemascope.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from hemascope.training.loop import Fitted
 
 OFTEN = {"checkpoint_minutes": 1e-9}
 DEEP = HeadConfig(kind="deep", widths=(16,), dropout=0.3, norm="batch")
@@ -247,7 +247,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> 
 
 KILLED_RUN = """
 import sys
-from hemascope.train import stage
+from hemascope.training import stage
 stage.LOSS_CHECK_STEPS = 2
 from hemascope.config_files import load_config
 from hemascope.workflow import train

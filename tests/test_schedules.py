@@ -7,7 +7,7 @@ import math
 import pytest
 
 from hemascope.config import ScheduleConfig
-from hemascope.train.schedules import ONECYCLE_START, WARMUP_START, PlateauTracker, learning_rate, schedule_factor
+from hemascope.training.schedules import ONECYCLE_START, WARMUP_START, PlateauTracker, learning_rate, schedule_factor
 
 EPOCHS = 10
 

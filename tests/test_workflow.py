@@ -14,8 +14,8 @@ from hemascope import workflow
 from hemascope.config import RunConfig
 from hemascope.data.synthetic import write_synthetic_folder
 from hemascope.errors import DataError, NonFiniteLossError, RunError, UsageError
-from hemascope.evaluate.evaluation import load_predictions
-from hemascope.train.stage import StageRun
+from hemascope.evaluation.record import load_predictions
+from hemascope.training.stage import StageRun
 
 SETTINGS = tiny_config(features_stage(epochs=20), image_stage(epochs=1))
 

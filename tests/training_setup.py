@@ -27,7 +27,7 @@ from hemascope.data.synthetic import render_cells
 from hemascope.models.classifier import Classifier, create_classifier
 from hemascope.progress import SILENT, Progress
 from hemascope.runtime import Runtime
-from hemascope.train.loop import Fitted, fit
+from hemascope.training.loop import Fitted, fit
 
 torch.set_num_threads(1)
 

@@ -79,7 +79,7 @@ def _foreign_run(here: Path, ground: Ground) -> None:
     """``other`` has predictions of other cells."""
     from dataclasses import replace
 
-    from hemascope.evaluate.evaluation import load_predictions, save_predictions
+    from hemascope.evaluation.record import load_predictions, save_predictions
 
     shutil.copytree(ground.run, here / "other")
     path = here / "other/predictions/test.parquet"

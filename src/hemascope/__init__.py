@@ -11,9 +11,7 @@ Names are imported when first used: ``import hemascope`` itself loads neither nu
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,19 +67,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps ``hemascope.train`` and ``hemascope.evaluate`` the functions they are documented to be.
-
-    There are subpackages of the same names, and importing one would otherwise put it in the function's place.
-    ``from hemascope.train import ...`` finds the subpackage as ever.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _HOME and isinstance(value, ModuleType):
-            return
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

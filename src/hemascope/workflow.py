@@ -19,9 +19,9 @@ from hemascope.config_files import dump_config, load_config
 from hemascope.data.load import load
 from hemascope.data.splits import Splits, load_splits, make_splits, save_splits
 from hemascope.errors import DataError, OutputError, RunError, UsageError
-from hemascope.evaluate.comparison import compare as compare_predictions
-from hemascope.evaluate.evaluation import build_evaluation, load_predictions, save_evaluation, save_predictions
-from hemascope.evaluate.gallery import save_gallery
+from hemascope.evaluation.comparison import compare as compare_predictions
+from hemascope.evaluation.gallery import save_gallery
+from hemascope.evaluation.record import build_evaluation, load_predictions, save_evaluation, save_predictions
 from hemascope.manifest import describe_data, new_manifest, read_manifest
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
@@ -72,8 +72,8 @@ def train(
     """
     from hemascope.models.bundle import load_bundle, save_bundle
     from hemascope.runtime import barrier, start_runtime, stop_runtime
-    from hemascope.train.loop import fit, start_network
-    from hemascope.train.samples import save_samples
+    from hemascope.training.loop import fit, start_network
+    from hemascope.training.samples import save_samples
 
     began = time.time()
     config = config or RunConfig()

@@ -28,7 +28,7 @@ def predict(ctx: click.Context, run: Path, inputs: tuple[str, ...], output: str)
     One row an image: path, label, probability, one p_CLASS a class. An image that cannot be read has its reason
     in the column error.
     """
-    from hemascope.evaluate.table import STREAM, table_format, write_table
+    from hemascope.evaluation.table import STREAM, table_format, write_table
 
     table_format(output)  # a wrong ending is said now, not after the work
     from hemascope.predict import load_model

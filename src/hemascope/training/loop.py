@@ -15,11 +15,11 @@ from hemascope.data.splits import Splits
 from hemascope.models.classifier import Classifier, create_classifier
 from hemascope.progress import SILENT, Progress
 from hemascope.runtime import Runtime, barrier, seed_everything
-from hemascope.train.checkpoints import load_checkpoint, without_prefix
-from hemascope.train.history import History
-from hemascope.train.price import Price, Stopwatch
-from hemascope.train.stage import Ledger, StageRun, check_stage
-from hemascope.train.tasks import Parts
+from hemascope.training.checkpoints import load_checkpoint, without_prefix
+from hemascope.training.history import History
+from hemascope.training.price import Price, Stopwatch
+from hemascope.training.stage import Ledger, StageRun, check_stage
+from hemascope.training.tasks import Parts
 
 
 @dataclass(frozen=True)

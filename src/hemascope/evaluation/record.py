@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from hemascope.atomic import atomic_path, write_json
 from hemascope.cells import UNLABELLED
 from hemascope.errors import DataError, RunError
-from hemascope.evaluate.table import as_utf8
+from hemascope.evaluation.table import as_utf8
 from hemascope.metrics import bootstrap_estimates
 from hemascope.results import ClassEvaluation, Evaluation, Mistake, Predictions, SplitEvaluation
 

@@ -1,7 +1,8 @@
 """From predictions to results: metrics of each split, galleries of mistakes, comparisons, tables. No torch."""
 
-from hemascope.evaluate.comparison import compare
-from hemascope.evaluate.evaluation import (
+from hemascope.evaluation.comparison import compare
+from hemascope.evaluation.gallery import save_gallery
+from hemascope.evaluation.record import (
     build_evaluation,
     evaluate_split,
     load_evaluation,
@@ -9,8 +10,7 @@ from hemascope.evaluate.evaluation import (
     save_evaluation,
     save_predictions,
 )
-from hemascope.evaluate.gallery import save_gallery
-from hemascope.evaluate.table import write_table
+from hemascope.evaluation.table import write_table
 
 __all__ = [
     "build_evaluation",

@@ -16,8 +16,8 @@ from hemascope.bootstrap import (
     resample_counts,
 )
 from hemascope.errors import DataError
-from hemascope.evaluate.evaluation import scorable
-from hemascope.evaluate.table import as_utf8
+from hemascope.evaluation.record import scorable
+from hemascope.evaluation.table import as_utf8
 from hemascope.metrics import accuracy, balanced_accuracy, log_losses, macro_average, precision_recall_f1
 from hemascope.results import Comparison, Estimate, Predictions
 

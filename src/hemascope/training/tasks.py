@@ -18,8 +18,8 @@ from hemascope.models.classifier import Classifier
 from hemascope.models.inference import inference_copy
 from hemascope.progress import Progress
 from hemascope.runtime import Runtime, autocast, gather_rows
-from hemascope.train.batches import ImageSteps, SampleOrder, read_rows, step_batches, worker_count
-from hemascope.train.price import Price, Stopwatch
+from hemascope.training.batches import ImageSteps, SampleOrder, read_rows, step_batches, worker_count
+from hemascope.training.price import Price, Stopwatch
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from hemascope.atomic import atomic_path, output_error
 from hemascope.errors import DataError
-from hemascope.evaluate.evaluation import scorable
-from hemascope.evaluate.table import as_utf8
+from hemascope.evaluation.record import scorable
+from hemascope.evaluation.table import as_utf8
 from hemascope.results import Mistake, Predictions
 
 THUMBNAIL = 128

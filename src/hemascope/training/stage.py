@@ -20,7 +20,7 @@ from hemascope.models.classifier import Classifier
 from hemascope.progress import Progress
 from hemascope.runtime import Runtime, all_reduce_sum, autocast
 from hemascope.torchvision_compat import import_torchvision
-from hemascope.train.checkpoints import (
+from hemascope.training.checkpoints import (
     Checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -28,14 +28,14 @@ from hemascope.train.checkpoints import (
     with_prefix,
     without_prefix,
 )
-from hemascope.train.freezing import apply_plan, trainable_blocks
-from hemascope.train.history import History
-from hemascope.train.losses import class_weights, classification_loss, mix_batch, mixer
-from hemascope.train.optimizers import create_optimizer, parameter_groups, set_learning_rate
-from hemascope.train.price import Price, Stopwatch
-from hemascope.train.schedules import PlateauTracker, learning_rate
-from hemascope.train.scores import validation_scores
-from hemascope.train.tasks import FeatureTask, ImageTask, Parts, Task
+from hemascope.training.freezing import apply_plan, trainable_blocks
+from hemascope.training.history import History
+from hemascope.training.losses import class_weights, classification_loss, mix_batch, mixer
+from hemascope.training.optimizers import create_optimizer, parameter_groups, set_learning_rate
+from hemascope.training.price import Price, Stopwatch
+from hemascope.training.schedules import PlateauTracker, learning_rate
+from hemascope.training.scores import validation_scores
+from hemascope.training.tasks import FeatureTask, ImageTask, Parts, Task
 
 LOSS_CHECK_STEPS = 20
 """Steps between looks at the loss: each look waits for the device."""
