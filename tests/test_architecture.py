@@ -43,7 +43,7 @@ def test_import_contracts_hold():
 
 def test_the_torch_free_rooms_load_without_torch():
     """Reading, measuring, reporting and the workflow's own import load neither torch nor timm."""
-    rooms = ["data.load", "data.inspection", "metrics", "evaluate", "report", "config_files", "cells", "workflow"]
+    rooms = ["data.load", "data.inspection", "metrics", "evaluation", "report", "config_files", "cells", "workflow"]
     imports = "; ".join(f"import hemascope.{room}" for room in rooms)
     loaded = run_python(
         f"import sys; {imports}; print([m for m in ('torch', 'timm', 'torchvision') if m in sys.modules])"
