@@ -64,6 +64,7 @@ def composition(class_names: Sequence[str], split_counts: Mapping[str, Sequence[
             )
         axes.set_xlim(0, max(float(left.max()), 1.0) * 1.1)
         _class_rows(axes, class_names)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel("cells")
 
     title = "Cells of each class: " + ", ".join(
@@ -124,6 +125,8 @@ def curves(stages: Sequence[StageHistory]) -> str | None:
             if points:
                 _curve(rate, points, SERIES[2], thin=True)
                 rate.set_yscale("log")
+                rate.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
+                rate.yaxis.set_minor_formatter("")
             loss.set_title(f"stage: {plain(stage.name, 24)}", fontsize=12, fontweight="bold", loc="left")
             rate.set_xlabel("epoch of the stage")
             for axes in (loss, score):

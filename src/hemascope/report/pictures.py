@@ -49,7 +49,10 @@ def gallery_pictures(run: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def sample_rows(run: Path, class_names: Sequence[str]) -> tuple[SampleRow, ...]:
-    """The examples in ``samples/``, a row a class: known classes in their order, then others by name."""
+    """The examples in ``samples/``, a row a class: known classes in their order, then others by name.
+
+    A file is called ``<class>_<i>.png`` or ``augmented_<class>_<i>.png``; the class is its number or its name.
+    """
     folder = run / "samples"
     files: dict[tuple[str, bool], list[tuple[int, str]]] = {}
     try:
@@ -59,7 +62,10 @@ def sample_rows(run: Path, class_names: Sequence[str]) -> tuple[SampleRow, ...]:
     for name in names:
         match = _SAMPLE.fullmatch(name)
         if match:
-            key = (match["name"], match["augmented"] is not None)
+            title = match["name"]
+            if re.fullmatch(r"[0-9]{1,4}", title) and int(title) < len(class_names):
+                title = class_names[int(title)]
+            key = (title, match["augmented"] is not None)
             files.setdefault(key, []).append((int(match["number"]), name))
     rows = []
     known = {name: place for place, name in enumerate(class_names)}

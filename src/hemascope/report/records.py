@@ -50,6 +50,7 @@ class DataRecord(_Record):
     n: Count | None = None
     class_names: list[str] = []
     class_counts: list[Count] = []
+    grouped: bool | None = None
     split_counts: dict[str, list[Count]] = {}
     split_notes: list[str] = []
     unreadable: list[LeftOut] = []

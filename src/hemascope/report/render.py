@@ -37,6 +37,7 @@ _SHADES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.10, 0.25)
 """Shares of a true class at which a mistake takes the next darker shade."""
 
 _TIMING_TITLES = {
+    "loading": "Opening the cells",
     "reading": "Reading images",
     "augmenting": "Augmenting",
     "features": "Features of the frozen backbone",
@@ -151,7 +152,7 @@ def _report_view(records: RunRecords) -> dict[str, Any]:
         "records": records,
         "evaluation": evaluation,
         "manifest": manifest,
-        "verdict": verdict(evaluation, manifest.data.split_notes),
+        "verdict": verdict(evaluation, manifest.data.split_notes, manifest.data.grouped),
         "main": main,
         "splits": splits,
         "metric_titles": {k: v for k, v in figures.METRIC_TITLES.items() if any(k in s.metrics for s in splits)},
@@ -261,7 +262,7 @@ def _commands(records: RunRecords) -> list[tuple[str, str]]:
         commands.append(("The command of this run, as it was given", manifest.command))
     folder = shlex.quote(str(records.folder))
     source = manifest.data.source
-    if source and records.config_text is not None:
+    if source and records.config_text is not None and "train" in records.evaluation.splits:
         config = shlex.quote(str(records.folder / "config.toml"))
         commands.append(
             ("The same run again", f"hemascope train {shlex.quote(source)} --config {config} -o {folder}-again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hemascope.cells import SPLIT_NAMES
 from hemascope.report.figures import finite
 from hemascope.results import Comparison, Estimate, Evaluation, SplitEvaluation
 
@@ -18,24 +19,35 @@ def percent(value: float | None) -> str:
     value = finite(value)
     if value is None:
         return "–"
-    digits = 2 if 0.9995 <= value < 1 or 0 < value < 0.0005 else 1
-    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+    return f"{100 * value:.{_percent_digits(value)}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float | None) -> str:
-    """A plain number with three decimals, or a dash."""
+    """A plain number with three decimals, four where three would round it to a perfect 1, or a dash."""
     value = finite(value)
-    return "–" if value is None else f"{value:.3f}"
+    if value is None:
+        return "–"
+    return f"{value:.{_digits(value)}f}"
 
 
 def interval(estimate: Estimate, as_percent: bool = True) -> str:
-    """``97.9–99.0 %``, or nothing where no interval was made."""
+    """``97.9–99.0 %``, or nothing where no interval was made. Both ends have the same number of decimals."""
     low, high = finite(estimate.low), finite(estimate.high)
     if low is None or high is None:
         return ""
-    if not as_percent:
-        return f"{low:.3f}–{high:.3f}"
-    return f"{percent(low).removesuffix(' %').removesuffix(chr(0xA0) + '%')}–{percent(high)}"
+    if as_percent:
+        digits = max(_percent_digits(low), _percent_digits(high))
+        return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}\N{NO-BREAK SPACE}%"
+    digits = max(_digits(low), _digits(high))
+    return f"{low:.{digits}f}–{high:.{digits}f}"
+
+
+def _percent_digits(share: float) -> int:
+    return 2 if 0.9995 <= share < 1 or 0 < share < 0.0005 else 1
+
+
+def _digits(value: float) -> int:
+    return 4 if 0.9995 <= value < 1 else 3
 
 
 def points(value: float | None) -> str:
@@ -110,8 +122,12 @@ def wrong_of_100(accuracy: float, n: int) -> str:
     return f"about {wrong:.1f}" if wrong < 10 else f"about {wrong:.0f}"
 
 
-def verdict(evaluation: Evaluation, split_notes: Sequence[str] = ()) -> Verdict:
-    """What a haematologist should take away, and what not."""
+def verdict(evaluation: Evaluation, split_notes: Sequence[str] = (), grouped: bool | None = None) -> Verdict:
+    """What a haematologist should take away, and what not.
+
+    ``split_notes`` are the sentences recorded with the split; ``grouped`` says whether patients or slides were
+    known, None where that is not recorded.
+    """
     split = headline_split(evaluation)
     cards = []
     parts = []
@@ -119,21 +135,28 @@ def verdict(evaluation: Evaluation, split_notes: Sequence[str] = ()) -> Verdict:
     if balanced is not None and finite(balanced.value) is not None:
         spread = interval(balanced)
         cards.append(Card(percent(balanced.value), "balanced accuracy", f"95 % interval {spread}" if spread else ""))
-        parts.append(f"with every class counted alike, {percent(balanced.value)} of cells were named correctly")
+        parts.append(
+            f"{percent(balanced.value)} were named correctly, every class counting alike"
+            + (f" (95\N{NO-BREAK SPACE}% interval {spread})" if spread else "")
+        )
     if accuracy is not None and (value := finite(accuracy.value)) is not None:
         cards.append(_wrong_card(accuracy, value, split.n))
         words = wrong_of_100(value, split.n)
         parts.append(
-            "no cell was named wrongly" if words == "none" else f"{words} of 100 would be named wrongly in this mix"
+            "no cell was named wrongly"
+            if words == "none"
+            else f"in the same mix of classes {words} of 100 cells would be named wrongly"
         )
     weakest = _weakest(split, evaluation.class_names)
     if weakest is not None:
         cards.append(weakest)
+        if weakest.title == "is the weakest class":
+            parts.append(f"the weakest class is {weakest.value}")
     cards.append(Card(f"{split.n:,}", f"{split.split} cells", "read only for this measurement"
                       if split.split == "test" else "these also steered the training"
                       if split.split in {"train", "validation"} else "measured"))  # fmt: skip
-    headline = f"On {split.n:,} {split.split} cells: " + ("; ".join(parts) if parts else "nothing could be measured")
-    return Verdict(f"{headline}.", tuple(cards), tuple(_limits(evaluation, split, split_notes)))
+    headline = f"Of {split.n:,} {split.split} cells " + ("; ".join(parts) if parts else "nothing could be measured")
+    return Verdict(f"{headline}.", tuple(cards), tuple(_limits(evaluation, split, split_notes, grouped)))
 
 
 def _wrong_card(accuracy: Estimate, value: float, n: int) -> Card:
@@ -162,12 +185,25 @@ def _weakest(split: SplitEvaluation, class_names: Sequence[str]) -> Card | None:
     return Card(one.name, "is the weakest class", detail + (f"; most often taken for {partner}" if partner else ""))
 
 
-def _limits(evaluation: Evaluation, split: SplitEvaluation, split_notes: Sequence[str]) -> list[str]:
-    held_out = "" if split.split == "test" else f" There is no test split: these are the {split.split} cells."
-    limits = [
-        f"Measured on {split.n:,} {split.split} cells from the same source as the training cells; "
-        f"says nothing about other laboratories, stains or microscopes.{held_out}"
-    ]
+def _limits(
+    evaluation: Evaluation, split: SplitEvaluation, split_notes: Sequence[str], grouped: bool | None
+) -> list[str]:
+    if split.split in SPLIT_NAMES:
+        held_out = "" if split.split == "test" else f" There is no test split: these are the {split.split} cells."
+        limits = [
+            f"Measured on {split.n:,} {split.split} cells from the same source as the training cells; "
+            f"says nothing about other laboratories, stains or microscopes.{held_out}"
+        ]
+        if grouped is False:
+            limits.append(
+                "Patients and slides were not known, so cells of one person may be among both the training and the "
+                f"{split.split} cells; on new patients the results may be lower."
+            )
+    else:
+        limits = [
+            f"Measured on {split.n:,} cells of one source; says nothing about other laboratories, stains or "
+            "microscopes. Cells that were also trained on would make the numbers too good."
+        ]
     limits += [note if note.endswith((".", "!", "?")) else f"{note}." for note in split_notes]
     absent = [one.name for one in split.per_class if not one.support]
     few = [f"{one.name} ({one.support})" for one in split.per_class if 0 < one.support < FEW_CELLS]
