@@ -31,7 +31,10 @@ _VARIABLES = {
     **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)},
 }
 _SENTINEL = re.compile("|".join(_VARIABLES))
-_FONT = re.compile(r"font: (?:[\w-]+ )*?(\d+(?:\.\d+)?px) [^;]*")
+_FAMILY = re.compile(r"font-family: [^;]*;? ?")
+_SHORTHAND = re.compile(r"font: (?:(\d+|bold) )?(\d+(?:\.\d+)?px) [^;]*")
+"""matplotlib writes text's font in the one way or the other, by version."""
+
 _REFERENCE = re.compile(r"^#([\w.-]+)$|url\(#([\w.-]+)\)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _DRAWING = threading.Lock()
@@ -138,4 +141,5 @@ def _attribute(name: str, key: str, value: str) -> tuple[str, str]:
         return key, f"#{name}-{value[1:]}"
     value = value.replace("url(#", f"url(#{name}-")
     value = _SENTINEL.sub(lambda match: _VARIABLES[match[0]], value)
-    return key, _FONT.sub(r"font-size: \1", value)
+    value = _SHORTHAND.sub(lambda match: f"font-weight: {match[1] or 'normal'}; font-size: {match[2]}", value)
+    return key, _FAMILY.sub("", value)
