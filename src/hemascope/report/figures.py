@@ -233,6 +233,6 @@ def differences(comparison: Comparison) -> str | None:
         reach = [abs(b) for e in estimates for b in (finite(e.value), finite(e.low), finite(e.high)) if b is not None]
         edge = 100 * max([*reach, 0.002]) * 1.15
         axes.set_xlim(-edge, edge)
-        axes.set_xlabel("← first run better     percentage points     second run better →")
+        axes.set_xlabel("percentage points (left of 0: first run better, right: second run better)")
 
     return draw("differences", "Difference of each metric, second run minus first", WIDTH, 70 + 36 * len(names), paint)

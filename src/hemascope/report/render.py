@@ -14,6 +14,7 @@ from hemascope.report import figures
 from hemascope.report.records import RunRecords, load_records
 from hemascope.report.wording import (
     NOT_RECORDED,
+    change,
     comparison_verdict,
     confusions,
     count,
@@ -133,7 +134,7 @@ def _page(template: str, view: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent, number=number, interval=interval, points=points, count=count, duration=duration
+        percent=percent, number=number, interval=interval, points=points, change=change, count=count, duration=duration
     )
     environment.globals.update(NOT_RECORDED=NOT_RECORDED)
     return environment.get_template(template).render(view)

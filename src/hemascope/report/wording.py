@@ -56,6 +56,12 @@ def points(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
+def change(value: float | None) -> str:
+    """A difference of plain numbers, with its sign."""
+    value = finite(value)
+    return "–" if value is None else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
 def count(value: int | None) -> str:
     """An amount with thousands separated, or ``not recorded``."""
     return NOT_RECORDED if value is None else f"{value:,}"
