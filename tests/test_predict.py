@@ -74,6 +74,16 @@ def test_probabilities_are_those_of_the_plain_network(predictor, images, expecte
     assert found.labels is None
 
 
+def test_many_images_are_predicted_with_a_graph_that_says_the_same(bundle, images, expected, monkeypatch):
+    """After so many images the traced graph takes over; batches of every size still differ by less than 1e-4."""
+    monkeypatch.setattr("hemascope.predict.TRACE_AFTER", 8)
+    ours = Predictor(bundle, device="cpu", batch_size=4)
+    for count in (10, 7, 1):
+        found = ours.predict_images(images[:count], _ids(count))
+        assert np.abs(found.probs - expected[:count]).max() < 1e-4
+    assert isinstance(ours._model, torch.jit.ScriptModule)
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 9])
 def test_any_number_of_images(predictor, images, expected, count):
     """None, one, and numbers that the batch size does not divide."""

@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from hemascope.cells import UNLABELLED, CellDataset
 from hemascope.config import PREPARATIONS
 from hemascope.errors import BundleError, DataError, UsageError
 from hemascope.models.bundle import ModelBundle, load_bundle
-from hemascope.models.inference import inference_copy
+from hemascope.models.classifier import Classifier
+from hemascope.models.inference import inference_copy, traced
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
 from hemascope.results import Predictions
 from hemascope.runtime import Runtime, autocast, choose_device, choose_precision
+
+TRACE_AFTER = 1024
+"""Images after which a CPU predicts with a traced graph: making it takes as long as predicting some hundred."""
 
 Inputs = str | Path | Sequence[str | Path] | NDArray[np.uint8] | CellDataset
 
@@ -54,7 +59,8 @@ class Predictor:
         self.batch_size = batch_size
         self.runtime = Runtime(chosen, choose_precision(precision, chosen))
         self._temperature = _temperature(bundle)
-        self._model = inference_copy(bundle.build(), bundle.preparation.size).to(chosen)
+        self._model: nn.Module = inference_copy(bundle.build(), bundle.preparation.size).to(chosen)
+        self._until_trace = TRACE_AFTER if chosen == "cpu" and self.runtime.precision == "fp32" else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -139,6 +145,7 @@ class Predictor:
             return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
         own = np.array(images, order="C")  # a memory map is read-only, and torch wants to be able to write
         pixels = torch.from_numpy(own).to(self.runtime.device).permute(0, 3, 1, 2)  # channels-last as it is
+        self._trace_when_worth_it(pixels)
         try:
             with torch.inference_mode(), autocast(self.runtime):
                 logits = self._model(pixels).float()
@@ -149,6 +156,13 @@ class Predictor:
                 f"Use a batch_size below {self.batch_size}."
             ) from error
         return logits.cpu().numpy(), probs.cpu().numpy()
+
+    def _trace_when_worth_it(self, pixels: torch.Tensor) -> None:
+        if self._until_trace is None:
+            return
+        self._until_trace -= len(pixels)
+        if self._until_trace <= 0 and isinstance(self._model, Classifier):
+            self._model, self._until_trace = traced(self._model, pixels), None
 
     def _predict_raw(self, images: NDArray[np.uint8], progress: Progress) -> Predictions:
         """Images as they came are prepared a batch at a time, so that N may be large."""

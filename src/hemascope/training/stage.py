@@ -261,7 +261,8 @@ class StageRun:
 
     def _validation_steps(self) -> set[int]:
         every = max(1, round(self.stage.validate_every * self.n / self.stage.batch_size))
-        return {*range(every, self.total_steps + 1, every), self.total_steps}
+        # Rounding can put a validation a few steps before the end, where the last one makes it worthless.
+        return {*range(every, self.total_steps - every // 2, every), self.total_steps}
 
     def _validate(self, network: nn.Module, rate: float) -> bool:
         """Measure, remember the best weights, and say whether the stage should stop early."""
