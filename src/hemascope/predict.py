@@ -20,7 +20,7 @@ from hemascope.models.inference import inference_copy, traced
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
 from hemascope.results import Predictions
-from hemascope.runtime import Runtime, autocast, choose_device, choose_precision
+from hemascope.runtime import Runtime, autocast, choose_device, choose_precision, keep_freed_memory
 
 TRACE_AFTER = 1024
 """Images after which a CPU predicts with a traced graph: making it takes as long as predicting some hundred."""
@@ -55,6 +55,7 @@ class Predictor:
                 raise UsageError(f"threads must be at least 1, found {threads}")
             torch.set_num_threads(threads)
         chosen = choose_device(device)
+        keep_freed_memory()
         self.bundle = bundle
         self.batch_size = batch_size
         self.runtime = Runtime(chosen, choose_precision(precision, chosen))

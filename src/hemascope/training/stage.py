@@ -335,7 +335,7 @@ class StageRun:
         if self.config.runtime.compile and self.stage.kind == "images":
             module = torch.compile(module)  # type: ignore[assignment]
         if self.runtime.world_size > 1:
-            device = [self.runtime.local_rank] if self.runtime.device.startswith("cuda") else None
+            device = [torch.device(self.runtime.device)] if self.runtime.device.startswith("cuda") else None
             module = DistributedDataParallel(module, device_ids=device)
         return module
 
