@@ -138,9 +138,10 @@ def test_features_do_not_depend_on_how_they_are_computed(monkeypatch: pytest.Mon
 
 
 def test_the_price_by_hand(tmp_path: Path) -> None:
-    """Two views of 48 cost 96 and their validation 16; 6 steps of 8 at half the size 48 x 3 / 4, validated for 4."""
-    fitted = tiny_fit(tiny_config(features_stage(epochs=5), image_stage(epochs=1, size=16)), tmp_path)
-    passes = 2 * TRAIN + VALIDATION + 6 * 8 * 3 / 4 + VALIDATION / 4
+    """Two views of 48 cost 96, validated for 16; 6 steps of 8 at half the size 48 x 3 / 4, for 4; at full size all."""
+    small, full = image_stage(name="small", epochs=1, size=16), image_stage(epochs=1)
+    fitted = tiny_fit(tiny_config(features_stage(epochs=5), small, full), tmp_path)
+    passes = 2 * TRAIN + VALIDATION + 6 * 8 * 3 / 4 + VALIDATION / 4 + 6 * 8 * 3 + VALIDATION
     assert fitted.price_epochs == pytest.approx(passes / (3 * TRAIN))
 
 
@@ -222,7 +223,12 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"cutmix": 1.0, "mixup": 0.2}, {"oversample": True, "class_weights": "effective"}, {"size": 48}]
+    "settings",
+    [
+        {"cutmix": 1.0, "mixup": 0.2},
+        {"oversample": True, "class_weights": "effective"},
+        {"accumulate": 2, "clip_norm": 1.0},
+    ],
 )
 def test_other_settings_train_to_finite_weights(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Mixing, oversampling and another size run through both kinds of stage where they apply."""

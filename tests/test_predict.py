@@ -155,13 +155,13 @@ def _cells(images, preparation):
 
 def test_cells_prepared_otherwise_are_refused(predictor, images, expected):
     """A CellDataset of the right preparation is predicted with its labels; another is refused by name or size."""
-    found = predictor.predict(_cells(images, "plain"))
+    found = predictor.predict(_cells(images, "largest centre square → bicubic to 32"))
     assert np.abs(found.probs - expected).max() < 1e-4
     assert found.labels.tolist() == [0] * 10
-    with pytest.raises(DataError, match=r"'plain' to 32 × 32; these were prepared as 'contest'"):
-        predictor.predict(_cells(images, "contest"))
-    with pytest.raises(DataError, match=r"to 16 × 16"):
-        predictor.predict(_cells(images[:, :16, :16], "plain"))
+    with pytest.raises(DataError, match="bicubic to 32; these are 32 × 32, prepared as centre 20 px"):
+        predictor.predict(_cells(images, "centre 20 px → bicubic to 32"))
+    with pytest.raises(DataError, match="these are 16 × 16"):
+        predictor.predict(_cells(images[:, :16, :16], ""))
 
 
 def test_arrays_as_they_came_are_prepared(predictor, images, expected):

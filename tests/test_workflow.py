@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from training_setup import features_stage, image_stage, tiny_cells, tiny_config, with_images
 
 from hemascope import workflow
-from hemascope.config import RunConfig
+from hemascope.config import RunConfig, StageConfig
 from hemascope.data.synthetic import write_synthetic_folder
 from hemascope.errors import DataError, NonFiniteLossError, RunError, UsageError
 from hemascope.evaluation.record import load_predictions
+from hemascope.progress import SilentProgress
 from hemascope.training.stage import StageRun
 
 SETTINGS = tiny_config(features_stage(epochs=20), image_stage(epochs=1))
@@ -36,6 +38,7 @@ def test_a_run_folder_is_complete(run: Any) -> None:
     """A finished run holds every record the docs name, a report, and no checkpoints."""
     names = {path.name for path in run.folder.iterdir()}
     expected = {"config.toml", "manifest.json", "splits.json", "history.jsonl", "bundle", "predictions", "samples"}
+    expected |= {"learnt_from.npy"}
     assert names == expected | {"evaluation.json", "report.html"}
     assert not list(run.folder.rglob("*.part"))
     manifest = json.loads((run.folder / "manifest.json").read_text())
@@ -127,7 +130,31 @@ def test_a_loss_that_breaks_leaves_no_bundle(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_cells_of_another_size_are_refused(tmp_path: Path) -> None:
-    """Cells prepared to another size than the settings ask for are a DataError that says both sizes."""
+    """Cells prepared to another size than the settings ask for are a DataError that says both."""
     small = with_images(tiny_cells(), tiny_cells().images[:, ::2, ::2])
-    with pytest.raises(DataError, match="16 x 16 pixels, the settings ask for 32 x 32"):
+    with pytest.raises(DataError, match="bicubic to 32; these are 16 × 16"):
         workflow.train(small, RunConfig(**dict(SETTINGS)), output=tmp_path / "run")
+
+
+def test_cells_the_run_learnt_from_are_noticed(run: Any, cells: Path) -> None:
+    """Evaluating on training cells warns with their number and leaves the sentence in the report's record."""
+
+    class Heard(SilentProgress):
+        warnings: ClassVar[list[str]] = []
+
+        def warn(self, message: str) -> None:
+            self.warnings.append(message)
+
+    again = workflow.evaluate(run.folder, cells, output=run.folder.parent / "again", progress=Heard())
+    counts = json.loads((run.folder / "manifest.json").read_text())["data"]["split_counts"]
+    learnt = sum(counts["train"]) + sum(counts["validation"])
+    assert Heard.warnings and Heard.warnings[0].startswith(f"{learnt} of these 96 cells")
+    record = json.loads((again.folder / "manifest.json").read_text())
+    assert record["data"]["split_notes"] == Heard.warnings
+    assert "timing" not in record and "price_epochs" not in record
+
+
+def test_a_last_stage_of_another_size_is_refused() -> None:
+    """The best epoch is chosen at the size the model predicts at, so the last stage must train at it."""
+    with pytest.raises(ValidationError, match="trains at 16 pixels, but the model will predict at 96"):
+        RunConfig(stages=(StageConfig(name="small", size=16),))

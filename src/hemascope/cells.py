@@ -41,7 +41,7 @@ class CellDataset:
     groups        N names of what must stay together (patient, slide), "" for none, or None
     original_size int32 (N, 2), height and width in pixels before preparation
     source        where it came from, for people
-    preparation   the name of what was done to reach one size, for people
+    preparation   ``Preparation.describe()`` of what was done to reach one size; "" where they were made at it
     notes         counts of conversions made while reading, such as {"greyscale made RGB": 12}
     unreadable    what was left out
     """

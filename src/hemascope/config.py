@@ -46,6 +46,11 @@ class Preparation(_Section):
         """Side of the prepared image in pixels."""
         return self.resizes[-1].size
 
+    def describe(self) -> str:
+        """What is done, in words that differ wherever the pixels would: a name alone can hide another crop."""
+        cut = "largest centre square" if self.crop is None else f"centre {self.crop} px"
+        return " → ".join([cut, *(f"{step.filter} to {step.size}" for step in self.resizes)])
+
 
 PREPARATIONS: dict[str, Preparation] = {
     "plain": Preparation(),
@@ -266,4 +271,14 @@ class RunConfig(_Section):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stages must have different names, found {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_at_the_size_it_predicts_at(self) -> RunConfig:
+        last, size = self.stages[-1], self.data.preparation.size
+        if last.size not in (None, size):
+            raise ValueError(
+                f"the last stage, {last.name}, trains at {last.size} pixels, but the model will predict at {size}: its "
+                f"best epoch would be chosen at the wrong size; leave out its size or add a stage at {size}"
+            )
         return self

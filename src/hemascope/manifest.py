@@ -39,7 +39,7 @@ def new_manifest(
         "version": VERSION,
         "name": name,
         "command": command,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "created": now(),
         "finished": None,
         "seed": config.seed,
         "versions": versions(),
@@ -54,6 +54,45 @@ def new_manifest(
         },
         "data": {**data, "split_fingerprint": splits.fingerprint, "split_notes": list(splits.notes)},
     }
+
+
+def evaluation_manifest(
+    run: Path,
+    provenance: Mapping[str, Any],
+    cells: CellDataset,
+    rows: NDArray[np.intp],
+    known: NDArray[np.bool_] | None,
+) -> dict[str, Any]:
+    """The record of measuring ``run`` on other cells: today's date and versions, those cells, the run's network.
+
+    known  bool (N,) which cells the run learnt from, or None where that is not known
+    """
+    trained = read_manifest(run) if (run / "manifest.json").exists() else {}
+    notes = [] if known is None or not known[rows].any() else [familiar(int(known[rows].sum()), len(rows))]
+    return {
+        "version": VERSION,
+        "name": f"{run.name} on {Path(cells.source).name or 'cells'}",
+        "created": now(),
+        "finished": now(),
+        "seed": provenance.get("seed", 0),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "data": {**describe_data(cells, {"evaluated": rows}), "split_notes": notes},
+        **({"model": trained["model"]} if "model" in trained else {}),
+    }
+
+
+def now() -> str:
+    """The local time with its offset, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def familiar(count: int, total: int) -> str:
+    """The sentence for cells an evaluation has in common with training."""
+    return (
+        f"{count:,} of these {total:,} cells have the very pixels of cells the run learnt from: "
+        "the figures are too good by what it remembers."
+    )
 
 
 def describe_data(cells: CellDataset, parts: Mapping[str, NDArray[np.intp]]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hemascope.cells import UNLABELLED, CellDataset
-from hemascope.config import PREPARATIONS
 from hemascope.errors import BundleError, DataError, UsageError
 from hemascope.models.bundle import ModelBundle, load_bundle
 from hemascope.models.classifier import Classifier
@@ -183,13 +182,10 @@ class Predictor:
 
     def _check_preparation(self, cells: CellDataset) -> None:
         wanted, size = self.bundle.preparation, cells.images.shape[1:3]
-        # A dataset keeps a name for people only, so two of hemascope's own names are what can be told apart.
-        named = {wanted.name, cells.preparation}
-        if size != (wanted.size, wanted.size) or (len(named) == 2 and named <= PREPARATIONS.keys()):
-            found = f"{cells.preparation or 'unnamed'!r} to {size[0]} × {size[1]}"
+        if size != (wanted.size, wanted.size) or cells.preparation not in ("", wanted.describe()):
             raise DataError(
-                f"this model takes images prepared as {wanted.name!r} to {wanted.size} × {wanted.size}; these were "
-                f"prepared as {found}. Load the cells again with the model's own preparation."
+                f"this model takes images prepared as {wanted.describe()}; these are {size[0]} × {size[1]}, "
+                f"prepared as {cells.preparation or 'nobody said'}. Load them again with the model's preparation."
             )
 
     def _labels(self, labels: NDArray[np.int64], names: Sequence[str] | None) -> NDArray[np.int64]:

@@ -16,13 +16,20 @@ from hemascope.atomic import output_error, write_json, write_text
 from hemascope.cells import SPLIT_NAMES, UNLABELLED, CellDataset
 from hemascope.config import RunConfig
 from hemascope.config_files import dump_config, load_config
+from hemascope.content import known_content, save_content
 from hemascope.data.load import load
 from hemascope.data.splits import Splits, load_splits, make_splits, save_splits
 from hemascope.errors import DataError, OutputError, RunError, UsageError
 from hemascope.evaluation.comparison import compare as compare_predictions
 from hemascope.evaluation.gallery import save_gallery
-from hemascope.evaluation.record import build_evaluation, load_predictions, save_evaluation, save_predictions
-from hemascope.manifest import describe_data, new_manifest, read_manifest
+from hemascope.evaluation.record import (
+    build_evaluation,
+    load_evaluation,
+    load_predictions,
+    save_evaluation,
+    save_predictions,
+)
+from hemascope.manifest import evaluation_manifest, familiar, new_manifest, now
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
 from hemascope.report import render_report
@@ -30,6 +37,7 @@ from hemascope.results import Comparison, Evaluation, Predictions
 
 if TYPE_CHECKING:
     from hemascope.models.bundle import ModelBundle
+    from hemascope.models.classifier import Classifier
 
 Data = str | Path | CellDataset
 
@@ -51,7 +59,7 @@ def train(
     data: Data,
     config: RunConfig | None = None,
     *,
-    output: str | Path,
+    output: str | Path | None = None,
     format: str | None = None,
     class_names: Sequence[str] | None = None,
     splits: str | Path | None = None,
@@ -64,7 +72,7 @@ def train(
 
     data     a path of any format ``load`` knows, or cells already prepared as ``config`` says
     output   the run folder; must be empty or absent, unless ``resume`` (go on with an unfinished run) or ``force``
-             (replace the run there)
+             (replace the run there); left out: ``runs/<date>-<time>``
     splits   a split file to use instead of making a split
     command  how this was called, for the report's "how to reproduce"
 
@@ -77,7 +85,7 @@ def train(
 
     began = time.time()
     config = config or RunConfig()
-    folder = Path(output)
+    folder = Path(output) if output is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     runtime = start_runtime(config.runtime)
     try:
         if runtime.is_main:
@@ -112,6 +120,7 @@ def train(
                 preparation=config.data.preparation,
                 provenance={**provenance, "data_source": cells.source, "data_fingerprint": cells.fingerprint()},
             )
+            save_content(folder, cells, np.flatnonzero(np.isin(assignment.assignment, ("train", "validation"))))
             save_samples(folder / "samples", cells, assignment, config)
             started = time.perf_counter()
             evaluation = _evaluate_parts(
@@ -124,17 +133,10 @@ def train(
                 gallery_of="test",
             )
             measuring = time.perf_counter() - started
-            manifest["model"] = {
-                "backbone": config.model.backbone,
-                "parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
-                "weights": config.model.weights,
-                "notes": list(fitted.model.notes),
-            }
+            manifest["model"] = _describe_model(fitted.model, config)
             seconds = {"loading": loading, **fitted.seconds, "evaluation": measuring, "total": time.time() - began}
             manifest["timing"] = {name: round(value, 3) for name, value in seconds.items()}
-            manifest["price_epochs"] = round(fitted.price_epochs, 4)
-            manifest["best"] = fitted.best
-            manifest["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            manifest |= {"price_epochs": round(fitted.price_epochs, 4), "best": fitted.best, "finished": now()}
             write_json(folder / "manifest.json", manifest)
             report = render_report(folder)
             # Last: a run killed before this line goes on from here, not from the first step.
@@ -154,12 +156,14 @@ def evaluate(
     output: str | Path | None = None,
     format: str | None = None,
     class_names: Sequence[str] | None = None,
+    label_pattern: str | None = None,
     progress: Progress = SILENT,
 ) -> EvaluatedRun:
     """Measure a trained model on other labelled cells; the same numbers, the same report.
 
     Class names are matched by name; every class of the data must be one of the model's. ``output`` defaults to
-    ``RUN/evaluations/<name>-<fingerprint>``. Raises BundleError, DataError, OutputError.
+    ``RUN/evaluations/<name>-<fingerprint>``. Cells whose pixels the run trained on or chose its epoch with are counted
+    and warned of: they make any figure too good. Raises BundleError, DataError, OutputError.
     """
     from hemascope.models.bundle import load_bundle
 
@@ -167,7 +171,10 @@ def evaluate(
     bundle = load_bundle(folder)
     config = load_config(file=folder / "config.toml") if (folder / "config.toml").exists() else RunConfig()
     config = config.model_copy(
-        update={"data": config.data.model_copy(update={"preparation": bundle.preparation}), "model": bundle.config}
+        update={
+            "data": config.data.model_copy(update={"preparation": bundle.preparation, "label_pattern": label_pattern}),
+            "model": bundle.config,
+        }
     )
     cells = _cells(data, config, format=format, class_names=class_names, progress=progress)
     cells = _with_classes_of(bundle.class_names, cells)
@@ -175,9 +182,10 @@ def evaluate(
     if not len(rows):
         raise DataError(f"{cells.source}: no cell has a label, so there is nothing to measure. Use predict instead.")
     target = Path(output) if output else folder / "evaluations" / f"{_short_name(data)}-{cells.fingerprint()[:8]}"
-    manifest = read_manifest(folder) if (folder / "manifest.json").exists() else {"version": 1, "name": folder.name}
-    manifest["data"] = describe_data(cells, {"evaluated": rows})
-    manifest["command"] = f"hemascope evaluate {folder} {_short_name(data)}"
+    known = known_content(folder, cells)
+    if known is not None and known[rows].any():
+        progress.warn(familiar(int(known[rows].sum()), len(rows)))
+    manifest = evaluation_manifest(folder, bundle.provenance, cells, rows, known)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -198,6 +206,13 @@ def compare(first: str | Path, second: str | Path, *, split: str = "test", progr
             advice = f"Name one of {', '.join(found)} with --split" if found else "Finish the run with --resume first"
             raise RunError(f"{run} has no predictions of the {split} part. {advice}.")
         loaded.append(load_predictions(path))
+    fingerprints = {
+        load_evaluation(Path(run) / "evaluation.json").data_fingerprint
+        for run in (first, second)
+        if (Path(run) / "evaluation.json").exists()
+    }
+    if len(fingerprints) > 1:
+        progress.warn("The two runs were measured on different sets of cells; those of the same name are compared.")
     with progress.task("comparing", 1, "pair") as advance:
         result = compare_predictions(loaded[0], loaded[1], first_name=str(first), second_name=str(second))
         advance(1)
@@ -231,13 +246,13 @@ def _cells(
     progress: Progress,
 ) -> CellDataset:
     """The cells of ``data``, prepared as the config says."""
-    size = config.data.preparation.size
+    wanted = config.data.preparation
     if isinstance(data, CellDataset):
-        if data.images.shape[1:3] != (size, size):
-            height, width = data.images.shape[1:3]
+        height, width = data.images.shape[1:3]
+        if (height, width) != (wanted.size, wanted.size) or data.preparation not in ("", wanted.describe()):
             raise DataError(
-                f"the cells were prepared as {height} x {width} pixels, the settings ask for {size} x {size}: "
-                f"load them with preparation=config.data.preparation"
+                f"the settings ask for cells prepared as {wanted.describe()}; these are {height} × {width}, "
+                f"prepared as {data.preparation or 'nobody said'}. Load them with preparation=config.data.preparation."
             )
         return data
     return load(
@@ -303,6 +318,15 @@ def _splits(folder: Path, cells: CellDataset, config: RunConfig, *, given: str |
     if resume and kept.exists():
         return load_splits(kept, cells)
     return load_splits(Path(given), cells) if given else make_splits(cells, config.data, config.seed)
+
+
+def _describe_model(model: Classifier, config: RunConfig) -> dict[str, Any]:
+    return {
+        "backbone": config.model.backbone,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "weights": config.model.weights,
+        "notes": list(model.notes),
+    }
 
 
 def _part_rows(splits: Splits) -> dict[str, np.ndarray]:

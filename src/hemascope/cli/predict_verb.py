@@ -21,8 +21,19 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", required=True, metavar="TABLE", help="A .csv, .parquet or .jsonl file, or - for CSV on stdout."
 )
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--batch-size", type=click.IntRange(1, 8192), default=256, show_default=True, help="Images at a time.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads to compute with; all if not given.")
 @click.pass_context
-def predict(ctx: click.Context, run: Path, inputs: tuple[str, ...], output: str) -> None:
+def predict(
+    ctx: click.Context,
+    run: Path,
+    inputs: tuple[str, ...],
+    output: str,
+    device: str,
+    batch_size: int,
+    threads: int | None,
+) -> None:
     """Name the cells of INPUTS (images, folders, .npz files) with the model of RUN.
 
     One row an image: path, label, probability, one p_CLASS a class. An image that cannot be read has its reason
@@ -42,7 +53,8 @@ def predict(ctx: click.Context, run: Path, inputs: tuple[str, ...], output: str)
             unreadable += sum(1 for error in batch.errors if error)
             yield batch
 
-    batches = counted(load_model(run).predict_batches(list(inputs), progress=progress))
+    model = load_model(run, device=device, batch_size=batch_size, threads=threads)
+    batches = counted(model.predict_batches(list(inputs), progress=progress))
     rows = write_table(output, batches, stream=sys.stdout if output == STREAM else None)
     if unreadable:
         progress.warn(f"{unreadable:,} of {rows:,} images could not be read; the column error says why.")

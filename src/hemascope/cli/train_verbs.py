@@ -78,7 +78,7 @@ def train(
             progress=progress_of(ctx),
         )
     except KeyboardInterrupt:
-        again = shlex.join(["hemascope", "train", path, "-o", str(output), "--resume"])
+        again = command_line(ctx) + ("" if resume else " --resume")
         click.echo(f"\nStopped. To go on where it was: {again}", err=True)
         ctx.exit(INTERRUPTED)
     if as_json:

@@ -234,7 +234,7 @@ def _as_cells(
             groups=_all_or_none(path, "group", columns["group"]),
             original_size=np.array([columns["height"], columns["width"]], dtype=np.int32).T,
             source=source,
-            preparation=preparation.name,
+            preparation=preparation.describe(),
             notes=dict(notes),
             unreadable=tuple(Unreadable(name, reason) for name, reason in unreadable),
         )

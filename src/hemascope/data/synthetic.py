@@ -87,7 +87,6 @@ def render_cells(
         content_hash=hashes,
         original_size=np.full((total, 2), size, dtype=np.int32),
         source=f"synthetic cells, seed {seed}",
-        preparation=f"rendered at {size} × {size}",
     )
 
 
