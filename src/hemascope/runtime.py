@@ -74,6 +74,9 @@ def start_runtime(config: RuntimeConfig) -> Runtime:
         torch.set_num_threads(config.threads)
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
+        # The same seed has to give the same numbers: no choosing of algorithms by stopwatch, none that race.
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
     if world_size > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
             "nccl" if device.startswith("cuda") else "gloo",

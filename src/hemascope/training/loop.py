@@ -12,6 +12,7 @@ import torch
 from hemascope.cells import CellDataset
 from hemascope.config import RunConfig
 from hemascope.data.splits import Splits
+from hemascope.errors import SplitError
 from hemascope.models.classifier import Classifier, create_classifier
 from hemascope.progress import SILENT, Progress
 from hemascope.runtime import Runtime, barrier, seed_everything
@@ -63,11 +64,16 @@ def fit(
     receives ``history.jsonl`` and ``checkpoints/``; where it holds a checkpoint, training goes on from there and
     ends with the same weights as an unbroken run on the same machine. Only the training and validation parts are
     read. ``network`` is what ``start_network`` gave, where it was called to check before a folder is made. Raises
-    NonFiniteLossError, and what ``start_network`` raises.
+    NonFiniteLossError, SplitError for fewer validation cells than processes, and what ``start_network`` raises.
     """
     parts = Parts(
         cells, np.flatnonzero(splits.assignment == "train"), np.flatnonzero(splits.assignment == "validation")
     )
+    if len(parts.validation) < runtime.world_size:
+        raise SplitError(
+            f"{len(parts.validation)} validation cells cannot be shared by {runtime.world_size} processes: use fewer "
+            "processes or a larger data.validation"
+        )
     model = network if network is not None else start_network(config, len(cells.class_names), runtime)
     price = Price(len(parts.train), config.data.preparation.size)
     ledger = Ledger(History(None), price, Stopwatch(), folder, best={})
