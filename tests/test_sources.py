@@ -355,3 +355,33 @@ def test_stream_refuses_before_decoding(tmp_path: Path) -> None:
         stream_images([single, tmp_path / "no.png"], SMALL)
     with pytest.raises(UsageError, match="no image was given"):
         stream_images([], SMALL)
+
+
+@pytest.mark.parametrize("shape", [(-2, 4, 4, 3), (3_000_000, 0, 0, 3), (2, 12_000, 12_000, 3)])
+def test_arrays_whose_header_lies_are_refused_before_a_row_is_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Sides below 1 and images past the limit of pixels are one sentence, whatever few bytes the file holds."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+    with pytest.raises(SourceError):
+        open_source(tmp_path / "x.npz")
+
+
+def test_a_table_of_millions_of_rows_in_kilobytes_is_refused(tmp_path: Path) -> None:
+    """A Parquet file that repeats one path a million times is refused by what it announces."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    repeated = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1_000_000, dtype=np.int32)), pa.array(["a.png"]))
+    parquet.write_table(pa.table({"path": repeated}), tmp_path / "m.parquet")
+    with pytest.raises(SourceError, match="claims 1,000,000 images"):
+        open_source(tmp_path / "m.parquet")
+
+
+def test_folders_that_look_alike_are_told_apart(tmp_path: Path) -> None:
+    """Equal names, sizes and times of modification do not make two folders one."""
+    for folder in ("a", "b"):
+        write_cell(tmp_path / folder / "ig" / "1.png")
+        os.utime(tmp_path / folder / "ig" / "1.png", (0, 0))
+    assert open_source(tmp_path / "a").signature != open_source(tmp_path / "b").signature

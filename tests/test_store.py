@@ -102,7 +102,7 @@ def test_images_are_a_read_only_memory_map(tmp_path: Path) -> None:
     cells = make_store(tmp_path / "s")
     assert isinstance(cells.images, np.memmap) and not cells.images.flags.writeable
     assert (np.load(tmp_path / "s" / "images.npy", allow_pickle=False) == cells.images).all()
-    assert cells.notes == {"x": 5} and cells.preparation == "plain"
+    assert cells.notes == {"x": 5} and cells.preparation == "largest centre square → bicubic to 8"
 
 
 def test_damage_is_a_store_error(tmp_path: Path) -> None:

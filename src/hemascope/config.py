@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=16384)]
 
 
 class _Section(BaseModel):
@@ -124,7 +124,7 @@ class HeadConfig(_Section):
     """What sits on the backbone's pooled features."""
 
     kind: Literal["linear", "deep"] = Field("linear", description="One layer, or hidden layers before it.")
-    widths: tuple[int, ...] = Field((1024, 256), max_length=6, description="Widths of a deep head's hidden layers.")
+    widths: tuple[Width, ...] = Field((1024, 256), max_length=6, description="Widths of a deep head's hidden layers.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the last layer and after each hidden one.")
     norm: Literal["none", "batch", "layer"] = Field("none", description="Normalisation in a deep head.")
     activation: Literal["relu", "silu", "gelu"] = Field("relu", description="Activation in a deep head.")

@@ -130,7 +130,11 @@ def load_splits(path: Path, cells: CellDataset) -> Splits:
     unknown = next((part for part in ordered if part not in (*SPLIT_NAMES, UNUSED)), None)
     if unknown is not None:
         raise SplitError(f"{path} holds the part {unknown!r}; parts are {', '.join(SPLIT_NAMES)} and {UNUSED}")
-    return Splits(np.array(ordered, dtype=np.str_), fingerprint, tuple(map(str, notes)))
+    assigned = np.array(ordered, dtype=np.str_)
+    if (cells.labels[assigned != UNUSED] == UNLABELLED).any():
+        raise SplitError(f"{path} puts cells without a label into a part; mark them {UNUSED}, or label them")
+    _check_classes(cells, np.array([PART_INDEX.get(part, OUT) for part in ordered]))
+    return Splits(assigned, fingerprint, tuple(map(str, notes)))
 
 
 def _check_fingerprint(fingerprint: str, cells: CellDataset, what: str) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemascope.cells import UNLABELLED
-from hemascope.data.sources.folder import printable, signature_of
+from hemascope.data.read_image import MAX_PIXELS
+from hemascope.data.sources.folder import printable, signature_of, state_of
 from hemascope.data.sources.npy_member import Member, RowReader, read_members, read_small
 from hemascope.data.sources.source import Source, check_class_names, encode_labels
 from hemascope.errors import SourceError
@@ -72,7 +73,7 @@ def open_npz(path: Path, given: str, *, class_names: Sequence[str] | None = None
         names=names,
         labels=indices,
         fetch=fetch,
-        signature=signature_of([(path.name, status.st_size, status.st_mtime_ns)]),
+        signature=signature_of([(path.name, status.st_size, state_of(status))]),
         split=np.array(split) if kind == "medmnist" else None,
         bytes_on_disk=status.st_size,
     )
@@ -84,6 +85,10 @@ def _check_images(given: str, name: str, member: Member) -> int:
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
         raise SourceError(
             f"{given}: {name} must have shape (N, height, width, 3) (or 1 or 4 channels, or none), found {shape}"
+        )
+    if min(shape) < 0 or (shape[0] and shape[1] * shape[2] not in range(1, MAX_PIXELS + 1)):
+        raise SourceError(
+            f"{given}: the images of {name} must have 1 to {MAX_PIXELS:,} pixels, found {shape}; save the array again"
         )
     if member.dtype.kind not in "buif":
         raise SourceError(f"{given}: {name} must hold numbers, found {member.dtype}")

@@ -25,7 +25,7 @@ class _Found:
     parts: tuple[str, ...]  # names of the folders and the file, below the root
     file: str  # the path to open
     size: int
-    changed: int  # nanoseconds
+    state: str
 
 
 def open_folder(
@@ -81,7 +81,7 @@ def open_folder(
         names=names,
         labels=indices,
         fetch=lambda index: Path(files[index]),
-        signature=signature_of((n, item.size, item.changed) for n, item in zip(names, found, strict=True)),
+        signature=signature_of((n, item.size, item.state) for n, item in zip(names, found, strict=True)),
         split=np.array([SPLIT_ALIASES[item.parts[0].lower()] for item in found]) if has_split else None,
         notes=dict(notes),
         bytes_on_disk=sum(item.size for item in found),
@@ -99,7 +99,7 @@ def open_single(path: Path, given: str) -> Source:
         names=[printable(given)],
         labels=np.array([-1], dtype=np.int64),
         fetch=lambda index: path,
-        signature=signature_of([(given, status.st_size, status.st_mtime_ns)]),
+        signature=signature_of([(given, status.st_size, state_of(status))]),
         bytes_on_disk=status.st_size,
     )
 
@@ -113,10 +113,19 @@ def printable(name: str) -> str:
     return name
 
 
-def signature_of(entries: Iterator[tuple[str, int, int]] | Sequence[tuple[str, int, int]]) -> str:
-    """A digest of names, sizes and times of change (in nanoseconds). Contents are not read."""
+def state_of(status: os.stat_result) -> str:
+    """What tells a file from any other and from itself after a change, without reading it.
+
+    The time of modification can be set at will, and copies keep it; the time of the last change of any kind and the
+    file's own number cannot. So two folders that look alike are told apart, and a repaired permission is noticed.
+    """
+    return f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_dev}-{status.st_ino}"
+
+
+def signature_of(entries: Iterator[tuple[str, int, str]] | Sequence[tuple[str, int, str]]) -> str:
+    """A digest of names, sizes and ``state_of`` each file. Contents are not read."""
     digest = hashlib.sha256()
-    digest.update("\x1e".join(f"{n}\x1f{size}\x1f{changed}" for n, size, changed in entries).encode("utf-8", "replace"))
+    digest.update("\x1e".join(f"{n}\x1f{size}\x1f{state}" for n, size, state in entries).encode("utf-8", "replace"))
     return digest.hexdigest()
 
 
@@ -176,5 +185,5 @@ def _found(entry: os.DirEntry[str], parts: tuple[str, ...]) -> _Found:
     try:
         status = entry.stat()
     except OSError:  # a link to nothing: reading it will say so
-        return _Found(parts, entry.path, -1, 0)
-    return _Found(parts, entry.path, status.st_size, status.st_mtime_ns)
+        return _Found(parts, entry.path, -1, "")
+    return _Found(parts, entry.path, status.st_size, state_of(status))

@@ -9,17 +9,21 @@ import stat
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemascope.cells import SPLIT_NAMES, UNUSED
-from hemascope.data.sources.folder import printable, signature_of
+from hemascope.data.sources.folder import printable, signature_of, state_of
 from hemascope.data.sources.source import SPLIT_ALIASES, Source, check_unique, encode_labels
 from hemascope.errors import SourceError
 
 COLUMNS = ("path", "label", "split", "group")
 MAX_BYTES = 2 * 2**30
+MAX_ROWS = 100_000_000
+LEAST_BYTES_A_ROW = 2
+"""Paths are all different, so each takes its own bytes, however the file is packed."""
 DELIMITERS = ",;\t"
 
 
@@ -63,7 +67,7 @@ def open_manifest(path: Path, given: str, *, class_names: Sequence[str] | None =
         names=names,
         labels=labels,
         fetch=lambda index: files[index],
-        signature=signature_of([(digest.hexdigest(), len(listed), 0), *entries]),
+        signature=signature_of([(digest.hexdigest(), len(listed), ""), *entries]),
         split=split,
         groups=np.array(columns["group"]) if any(columns.get("group", ())) else None,
         notes=dict(notes),
@@ -103,6 +107,7 @@ def _read_parquet(path: Path, given: str) -> dict[str, list[str]]:
 
     try:
         with parquet.ParquetFile(path) as file:
+            _check_parquet_size(file.metadata, given)
             wanted = _columns(list(file.schema_arrow.names), given)
             table = file.read(columns=[file.schema_arrow.names[index] for index in wanted.values()])
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -111,6 +116,21 @@ def _read_parquet(path: Path, given: str) -> dict[str, list[str]]:
         name: ["" if value is None else str(value).strip() for value in table.column(position).to_pylist()]
         for position, name in enumerate(wanted)
     }
+
+
+def _check_parquet_size(metadata: Any, given: str) -> None:
+    """A few kilobytes can announce any number of rows, so the announcement is checked before a row is made."""
+    if metadata.num_rows > MAX_ROWS:
+        raise SourceError(f"{given} lists {metadata.num_rows:,} images, more than {MAX_ROWS:,}; split it")
+    unpacked = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    if unpacked > MAX_BYTES:
+        raise SourceError(f"{given} unpacks to {unpacked:,} bytes, more than {MAX_BYTES:,}; split it")
+    least = metadata.num_rows * LEAST_BYTES_A_ROW
+    if metadata.num_rows > 1000 and metadata.serialized_size + unpacked < least:
+        raise SourceError(
+            f"{given} claims {metadata.num_rows:,} images in {unpacked:,} bytes, too few to name each of them; "
+            "save it again with the images' own paths"
+        )
 
 
 def _columns(header: list[str], given: str, hint: str = "") -> dict[str, int]:
@@ -140,7 +160,7 @@ def _parse_split(column: list[str], given: str, notes: Counter[str]) -> NDArray[
     return np.array(parts)
 
 
-def _locate(folder: Path, listed: list[str], given: str) -> tuple[list[Path], list[tuple[str, int, int]]]:
+def _locate(folder: Path, listed: list[str], given: str) -> tuple[list[Path], list[tuple[str, int, str]]]:
     """Files to open, and (name, size, time of change) of each. Raises SourceError for a path that leaves ``folder``."""
     home = os.path.realpath(folder)
     real_parents: dict[Path, str] = {}  # resolving a folder once, not once an image
@@ -160,11 +180,11 @@ def _locate(folder: Path, listed: list[str], given: str) -> tuple[list[Path], li
                 _refuse_outside(real, home, name, row, given)
             if stat.S_ISLNK(status.st_mode):
                 status = file.stat()
-            entries.append((printable(name), status.st_size, status.st_mtime_ns))
+            entries.append((printable(name), status.st_size, state_of(status)))
         except (OSError, ValueError):  # missing, or a name too long: reading it will say so
             if relative:
                 _refuse_outside(os.path.normpath(f"{home}{os.sep}{name}"), home, name, row, given)
-            entries.append((printable(name), -1, 0))
+            entries.append((printable(name), -1, ""))
         files.append(file)
     return files, entries
 

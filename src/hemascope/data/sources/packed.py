@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hemascope.data.sources.folder import signature_of
+from hemascope.data.sources.folder import signature_of, state_of
 from hemascope.data.sources.source import Source, check_class_names
 from hemascope.data.store import open_store
 from hemascope.errors import SourceError
@@ -30,7 +30,7 @@ def open_packed(path: Path, given: str, *, class_names: Sequence[str] | None = N
         names=cells.ids,
         labels=cells.labels,
         fetch=lambda index: np.asarray(cells.images[index]),
-        signature=signature_of([("store.json", status.st_size, status.st_mtime_ns)]),
+        signature=signature_of([("store.json", status.st_size, state_of(status))]),
         split=cells.split,
         groups=cells.groups,
         notes=cells.notes,
