@@ -385,3 +385,15 @@ def test_folders_that_look_alike_are_told_apart(tmp_path: Path) -> None:
         write_cell(tmp_path / folder / "ig" / "1.png")
         os.utime(tmp_path / folder / "ig" / "1.png", (0, 0))
     assert open_source(tmp_path / "a").signature != open_source(tmp_path / "b").signature
+
+
+def test_a_stray_file_among_several_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    """``folder/*`` may hold a file of another kind: the others are read; alone, or missing, it stops the call."""
+    write_cell(tmp_path / "a.png")
+    (tmp_path / "Thumbs.db").write_bytes(b"not a picture")
+    (batch,) = stream_images([tmp_path / "a.png", tmp_path / "Thumbs.db"], SMALL)
+    assert batch.errors[0] == "" and batch.errors[1]
+    with pytest.raises(SourceError, match="no known format"):
+        stream_images([tmp_path / "Thumbs.db"], SMALL)
+    with pytest.raises(SourceError, match="does not exist"):
+        stream_images([tmp_path / "a.png", tmp_path / "missing.png"], SMALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os import fspath
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from hemascope.config import Preparation
 from hemascope.data.load import open_prepared, read_one
 from hemascope.data.parallel import ordered_map
-from hemascope.data.sources import Source, open_source
+from hemascope.data.sources import Source, kind_of, open_single, open_source
 from hemascope.data.sources.source import Raw, fetch_or_error
 from hemascope.errors import ImageError, UsageError
 from hemascope.progress import SILENT, Progress
@@ -57,11 +58,19 @@ def stream_images(
         inputs = [inputs]
     if not inputs:
         raise UsageError("no image was given; name a file, a folder or an npz file")
-    sources = [open_source(path, format=format) for path in inputs]
+    sources = [_open(path, format, among=len(inputs)) for path in inputs]
     for source in sources:
         if source.kind == "store":
             open_prepared(source.path, preparation)
     return _batches(sources, preparation, batch_size, threads, progress)
+
+
+def _open(path: str | Path, format: str | None, *, among: int) -> Source:
+    """One input. Among several, a file of no known kind is one image that cannot be read: ``folder/*`` holds such."""
+    place = Path(path)
+    if among > 1 and format is None and place.is_file() and kind_of(place) is None:
+        return open_single(place, fspath(path))
+    return open_source(path, format=format)
 
 
 def _batches(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 from hemascope.data.read_image import SUFFIXES
 from hemascope.data.sources.arrays import open_npz
@@ -18,7 +19,7 @@ from hemascope.errors import SourceError, UsageError
 FORMATS = ("folder", "npz", "medmnist", "manifest", "store")
 """What ``format`` accepts."""
 
-__all__ = ["FORMATS", "Source", "open_source"]
+__all__ = ["FORMATS", "Source", "kind_of", "open_single", "open_source"]
 
 
 def open_source(
@@ -45,7 +46,7 @@ def open_source(
         is_folder = path.is_dir()
         if not path.exists():
             raise SourceError(f"{given} {_absent(path)}")
-        kind = format or _recognise(path, is_folder)
+        kind = format or kind_of(path) or _refuse(path)
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot read {given[:200]!r}: {_words(error)}") from None
 
@@ -85,14 +86,19 @@ def _absent(path: Path) -> str:
     return f"does not exist; did you mean '{path.parent / near[0]}'?" if near else "does not exist; check the path"
 
 
-def _recognise(path: Path, is_folder: bool) -> str:
-    if is_folder:
+def _refuse(path: Path) -> NoReturn:
+    raise SourceError(
+        f"{path} is of no known format; give a folder of images, an npz file, a manifest (.csv, .tsv, .parquet), "
+        f"a packed store or an image, or force one with --format ({', '.join(FORMATS)})"
+    )
+
+
+def kind_of(path: Path) -> str | None:
+    """What ``path`` is by its name and place: one of FORMATS or ``image``; None where nothing is known of it."""
+    if path.is_dir():
         return "store" if (path / "store.json").is_file() else "folder"
     suffix = path.suffix.lower()
     for kind, suffixes in (("npz", {".npz"}), ("manifest", {".csv", ".tsv", ".parquet"}), ("image", SUFFIXES)):
         if suffix in suffixes:
             return kind
-    raise SourceError(
-        f"{path} is of no known format; give a folder of images, an npz file, a manifest (.csv, .tsv, .parquet), "
-        f"a packed store or an image, or force one with --format ({', '.join(FORMATS)})"
-    )
+    return None
