@@ -375,8 +375,32 @@ def test_a_table_of_millions_of_rows_in_kilobytes_is_refused(tmp_path: Path) -> 
 
     repeated = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1_000_000, dtype=np.int32)), pa.array(["a.png"]))
     parquet.write_table(pa.table({"path": repeated}), tmp_path / "m.parquet")
-    with pytest.raises(SourceError, match="claims 1,000,000 images"):
+    with pytest.raises(SourceError, match="claims 1,000,000 rows"):
         open_source(tmp_path / "m.parquet")
+
+
+def test_a_table_that_repeats_a_long_text_is_refused_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is measured as it would be unpacked, whatever the file announces, and nested columns are refused."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    paths = [f"{i}.png" for i in range(1000)]
+    parquet.write_table(pa.table({"path": paths, "label": ["x" * 10_000] * 1000}), tmp_path / "m.parquet")
+    monkeypatch.setattr("hemascope.data.parquet_table.MAX_TEXT_BYTES", 1_000_000)
+    with pytest.raises(SourceError, match="unpacks to 10,006,890 bytes, more than 1,000,000"):
+        open_source(tmp_path / "m.parquet")
+    parquet.write_table(pa.table({"path": ["a.png"], "label": [["x", "y"]]}), tmp_path / "n.parquet")
+    with pytest.raises(SourceError, match="label must hold text or numbers, found list"):
+        open_source(tmp_path / "n.parquet")
+
+
+def test_images_past_the_limit_of_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sound array of images that are too large is refused by its shape."""
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 20, 20, 3), np.uint8))
+    assert len(open_source(tmp_path / "x.npz")) == 2
+    monkeypatch.setattr("hemascope.data.sources.arrays.MAX_PIXELS", 399)
+    with pytest.raises(SourceError, match="must have 1 to 399 pixels"):
+        open_source(tmp_path / "x.npz")
 
 
 def test_folders_that_look_alike_are_told_apart(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hemascope.cells import CellDataset
+from hemascope.cells import UNLABELLED, CellDataset
 from hemascope.config import DataConfig
 from hemascope.data import load_splits, make_splits, save_splits
 from hemascope.errors import OutputError, SplitError
@@ -249,3 +249,20 @@ def test_large_sets_take_seconds() -> None:
     splits = make_splits(cells, CONFIG, seed=0)
     assert time.perf_counter() - begun < 10
     assert abs((splits.assignment == "test").mean() - 0.15) < 0.01
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_an_edited_split_without_a_part_is_refused(tmp_path: Path, part: str) -> None:
+    """A hand-edited file that leaves a part empty, or uses a cell without a label, is one sentence."""
+    labels = np.array([0, 1] * 30 + [UNLABELLED])
+    cells = make_cells(labels)
+    path = tmp_path / "s.json"
+    save_splits(path, make_splits(cells, CONFIG, seed=0), cells)
+    whole = json.loads(path.read_text())
+    emptied = {name: "unused" if given == part else given for name, given in whole["assignment"].items()}
+    path.write_text(json.dumps(whole | {"assignment": emptied}))
+    with pytest.raises(SplitError, match=f"can be in {part}"):
+        load_splits(path, cells)
+    path.write_text(json.dumps(whole | {"assignment": whole["assignment"] | {"cell60": part}}))
+    with pytest.raises(SplitError, match="without a label"):
+        load_splits(path, cells)

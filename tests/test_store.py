@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 from pathlib import Path
@@ -136,6 +137,30 @@ def test_damage_is_a_store_error(tmp_path: Path) -> None:
             (folder / name).unlink() if changed is None else (folder / name).write_bytes(changed)
             with pytest.raises(StoreError, match="store|" + name):
                 open_store(folder)
+
+
+def test_an_index_of_other_rows_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index of more rows than images is refused by its count, even where its digest was put into the header."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    make_store(tmp_path / "s")
+    index, header = tmp_path / "s" / "index.parquet", tmp_path / "s" / "store.json"
+    table = parquet.read_table(index)
+    old = hashlib.sha256(index.read_bytes()).hexdigest()
+    parquet.write_table(pa.concat_tables([table, table]), index)
+    header.write_text(header.read_text().replace(old, hashlib.sha256(index.read_bytes()).hexdigest()))
+    monkeypatch.setattr("hemascope.data.store.read_columns", lambda *_, **__: pytest.fail("a row was read"))
+    with pytest.raises(StoreError, match="10 rows for 5 images"):
+        open_store(tmp_path / "s")
+
+
+def test_a_repaired_permission_is_noticed(tmp_path: Path) -> None:
+    """An image whose mode alone has changed is another state of the input, so it is not read from the cache."""
+    folder = make_folder(tmp_path / "set", 2)
+    before = open_source(folder).signature
+    next(folder.rglob("*.png")).chmod(0o600)
+    assert open_source(folder).signature != before
 
 
 def test_pickle_in_a_store_is_never_run(tmp_path: Path) -> None:

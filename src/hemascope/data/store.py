@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hemascope.atomic import atomic_folder, write_json
 from hemascope.cells import CellDataset, Unreadable
 from hemascope.config import Preparation
+from hemascope.data.parquet_table import read_columns
 from hemascope.errors import DataError, StoreError
 
 VERSION = 1
@@ -145,27 +146,19 @@ def open_store(path: str | Path) -> CellDataset:
     Checked: the version, the digest of the index, and that images, index and header agree in number and
     size. Not checked: each pixel, which would take as long as reading the set. Raises StoreError.
     """
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException
 
     path = Path(path)
     header = read_store_header(path)
     try:
-        content = (path / "index.parquet").read_bytes()
-        if hashlib.sha256(content).hexdigest() != header.index_sha256:
-            raise StoreError(f"{path}: index.parquet was changed or damaged{_AGAIN}")
-        table = parquet.read_table(path / "index.parquet", columns=list(INDEX_COLUMNS))
-        images = _map_images(path / "images.npy", header)
+        images = _map_images(path / "images.npy", header)  # first: the size of this file bounds the rows of the index
+        columns = _read_index(path / "index.parquet", header)
     except OSError as error:
         raise StoreError(
             f"{path} is not a complete packed store: {error.filename or ''} {error.strerror}; pack the images again"
         ) from None
     except (ArrowException, ValueError, EOFError) as error:
         raise StoreError(f"{path} is damaged: {error}{_AGAIN}") from None
-    if table.num_rows != header.count:
-        raise StoreError(
-            f"{path}: the index has {table.num_rows} rows for {header.count} images; pack the images again"
-        )
-    columns = {name: table.column(name).to_pylist() for name in INDEX_COLUMNS}
     return _as_cells(
         path, columns, header.class_names, header.preparation, header.source, header.notes, header.unreadable, images
     )
@@ -185,6 +178,19 @@ def _write_index(path: Path, columns: dict[str, list[Any]]) -> str:
     parquet.write_table(pa.table(arrays), path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_index(path: Path, header: StoreHeader) -> dict[str, list[Any]]:
+    """The index's columns, once its digest and its number of rows are what they must be."""
+    from pyarrow import parquet
+
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != header.index_sha256:
+            raise StoreError(f"{path} was changed or damaged{_AGAIN}")
+    rows = parquet.read_metadata(path).num_rows
+    if rows != header.count:
+        raise StoreError(f"{path}: the index has {rows:,} rows for {header.count:,} images{_AGAIN}")
+    return read_columns(path, INDEX_COLUMNS, file_bytes=path.stat().st_size, max_rows=header.count)
 
 
 def _map_images(path: Path, header: StoreHeader) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -9,21 +9,20 @@ import stat
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemascope.cells import SPLIT_NAMES, UNUSED
+from hemascope.data.parquet_table import read_columns
 from hemascope.data.sources.folder import printable, signature_of, state_of
 from hemascope.data.sources.source import SPLIT_ALIASES, Source, check_unique, encode_labels
 from hemascope.errors import SourceError
 
 COLUMNS = ("path", "label", "split", "group")
 MAX_BYTES = 2 * 2**30
-MAX_ROWS = 100_000_000
-LEAST_BYTES_A_ROW = 2
-"""Paths are all different, so each takes its own bytes, however the file is packed."""
+MAX_ROWS = 10_000_000
+"""Most rows of a Parquet table; far above any set of cell images, and what a computer's memory still holds."""
 DELIMITERS = ",;\t"
 
 
@@ -106,31 +105,14 @@ def _read_parquet(path: Path, given: str) -> dict[str, list[str]]:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
-            _check_parquet_size(file.metadata, given)
-            wanted = _columns(list(file.schema_arrow.names), given)
-            table = file.read(columns=[file.schema_arrow.names[index] for index in wanted.values()])
+        header = parquet.read_schema(path).names
+        wanted = {name: header[index] for name, index in _columns(header, given).items()}
+        read = read_columns(path, list(wanted.values()), file_bytes=path.stat().st_size, max_rows=MAX_ROWS)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise SourceError(f"{given} is not a readable Parquet file ({error}); save it again") from None
     return {
-        name: ["" if value is None else str(value).strip() for value in table.column(position).to_pylist()]
-        for position, name in enumerate(wanted)
+        name: ["" if value is None else str(value).strip() for value in read[column]] for name, column in wanted.items()
     }
-
-
-def _check_parquet_size(metadata: Any, given: str) -> None:
-    """A few kilobytes can announce any number of rows, so the announcement is checked before a row is made."""
-    if metadata.num_rows > MAX_ROWS:
-        raise SourceError(f"{given} lists {metadata.num_rows:,} images, more than {MAX_ROWS:,}; split it")
-    unpacked = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-    if unpacked > MAX_BYTES:
-        raise SourceError(f"{given} unpacks to {unpacked:,} bytes, more than {MAX_BYTES:,}; split it")
-    least = metadata.num_rows * LEAST_BYTES_A_ROW
-    if metadata.num_rows > 1000 and metadata.serialized_size + unpacked < least:
-        raise SourceError(
-            f"{given} claims {metadata.num_rows:,} images in {unpacked:,} bytes, too few to name each of them; "
-            "save it again with the images' own paths"
-        )
 
 
 def _columns(header: list[str], given: str, hint: str = "") -> dict[str, int]:
