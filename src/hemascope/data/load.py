@@ -1,7 +1,7 @@
 """From a path to a CellDataset: read once, in parallel, into a packed store in the cache; opened from there later.
 
 The cache is ``$HEMASCOPE_CACHE``, else ``$XDG_CACHE_HOME/hemascope``, else ``~/.cache/hemascope``. A store in it
-belongs to one state of the input (names, sizes and times of change of all files) and one preparation.
+belongs to one state of the input (names, sizes, times and file numbers of all files) and one preparation.
 Nothing is ever deleted from it; the folder may be removed at any time and costs only another reading.
 """
 

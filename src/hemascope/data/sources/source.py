@@ -42,7 +42,7 @@ class Source:
     labels       int64 (N,), -1 unlabelled
     fetch        item i as a file or an array row. Cheap; in rising order from one thread, as arrays inside
                  compressed files are read forwards; any other order is correct but slow
-    signature    hex digest of names, sizes and times of change: equal means the input has not changed
+    signature    hex digest of names, sizes, times and file numbers: equal means the very same, unchanged files
     split        N parts where the source has its own split, else None
     groups       N groups, "" for none, or None
     notes        counts of what was left out or changed while opening
