@@ -138,7 +138,11 @@ def test_every_field_is_explained():
         ("stages.0.optimizer.lr=x", "'stages.0.optimizer.lr' must be a number more than 0 and at most 10, found 'x'."),
         ("stages.0.optimizer.name=adam", "must be one of adamw, lion, sgd, found 'adam'; did you mean 'adamw'?"),
         ("model.head.widths=3", "'model.head.widths' must be a list of whole numbers with at most 6 entries, found 3."),
-        ("model.head.widths=[1,'a']", "'model.head.widths.1' must be a whole number, found 'a'."),
+        (
+            "model.head.widths=[1,'a']",
+            "'model.head.widths.1' must be a whole number at least 1 and at most 16,384, found 'a'.",
+        ),
+        ("model.head.widths=[20000]", "must be a whole number at least 1 and at most 16,384, found 20000."),
         ("model=3", "'model' must be a table, found 3."),
         ("stages=[]", "'stages' must be a list of tables with at least 1 and at most 12 entries, found []."),
         ("stages.0={lr=1}", "no such key 'stages.0.lr'; did you mean 'stages.0.optimizer.lr'?"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel
@@ -97,7 +97,10 @@ def allowed_values(location: Sequence[str]) -> tuple[str, tuple[str, ...]]:
         return f"one of {', '.join(choices)}", choices
     words = field_type(field).removesuffix(" or none")
     if index:
-        return f"a {words.removeprefix('list of ').removesuffix('s')}", ()
+        one = f"a {words.removeprefix('list of ').removesuffix('s')}"
+        item = get_args(field.annotation)[0]
+        limits = [_constraints(rule) for rule in get_args(item)[1:]] if get_origin(item) is Annotated else []
+        return " ".join(filter(None, [one, *limits])), ()
     article = "" if words.startswith(("text", "true")) else "a "
     return " ".join(filter(None, [article + words, _constraints(field)])), ()
 
@@ -152,6 +155,8 @@ def _type_words(annotation: Any) -> str:
         return " or ".join([*known, "none"])
     if origin is tuple:
         return f"list of {_type_words(inside[0])}s"
+    if origin is Annotated:
+        return _type_words(inside[0])
     return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
