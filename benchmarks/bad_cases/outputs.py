@@ -51,6 +51,15 @@ def _damaged_checkpoint(here: Path, ground: Ground) -> None:
     write("new/checkpoints/last.safetensors", b"\x10\0\0\0\0\0\0\0not a header....")(here, ground)
 
 
+def _cells_in_the_cache(here: Path, ground: Ground) -> None:
+    """A copied file is another file to the cache, so these cells are read before the disk is full."""
+    from hemascope.config_files import load_config
+    from hemascope.data.load import load
+
+    preparation = load_config(file=here / "tiny.toml").data.preparation
+    load(here / "cells", preparation=preparation, cache_dir=here.parent / "cache")
+
+
 def _other_cells(here: Path, ground: Ground) -> None:
     (here / "cells" / CLASSES[0] / f"{CLASSES[0]}_00000.jpg").unlink()
 
@@ -128,7 +137,14 @@ OUTPUTS = (
         _locked_folder,
         around=ordinary_user,
     ),
-    Case("disk full while training", TRAIN, ("cannot write", "Free some space"), around=no_room, leaves=("new",)),
+    Case(
+        "disk full while training",
+        TRAIN,
+        ("cannot write", "Free some space"),
+        _cells_in_the_cache,
+        around=no_room,
+        leaves=("new",),
+    ),
     Case(
         "disk full while reading into the cache",
         "train cells -o new --config tiny.toml --set data.test=0.2",

@@ -39,11 +39,12 @@ _SHADES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.10, 0.25)
 
 _TIMING_TITLES = {
     "loading": "Opening the cells",
+    "features": "Features of the frozen backbone",
     "reading": "Reading images",
     "augmenting": "Augmenting",
-    "features": "Features of the frozen backbone",
     "forward": "Forward passes",
-    "backward": "Backward passes and optimiser",
+    "backward": "Backward passes",
+    "optimizer": "Steps of the optimiser",
     "validation": "Validation",
     "evaluation": "Evaluation",
 }

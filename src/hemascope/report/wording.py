@@ -15,10 +15,14 @@ FEW_CELLS = 50
 
 
 def percent(value: float | None) -> str:
-    """A share as per cent with one decimal, two where one would round an imperfect score to 100."""
+    """A share as per cent with one decimal, two near 0 and 100. Only what is exactly 0 or 1 reads as that."""
     value = finite(value)
     if value is None:
         return "–"
+    if 0 < value < 0.00005:
+        return "<\N{NO-BREAK SPACE}0.01\N{NO-BREAK SPACE}%"
+    if 0.99995 <= value < 1:
+        return ">\N{NO-BREAK SPACE}99.99\N{NO-BREAK SPACE}%"
     return f"{100 * value:.{_percent_digits(value)}f}\N{NO-BREAK SPACE}%"
 
 
