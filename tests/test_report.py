@@ -108,7 +108,7 @@ def make_run(folder: Path, names: tuple[str, str] = ("ig", "neutrophil"), **chan
         "data": data,
         "timing": {"forward": 30.0, "backward": 60.0, "total": 100.0},
         "price_epochs": 9.31,
-        "best": {"stage": "finetune", "epoch": 2.0, "balanced_accuracy": 0.9},
+        "best": {"stage": "finetune", "epoch": 1.329436, "balanced_accuracy": 0.9},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "config.toml").write_text(f"# {names[0]}\nseed = 7\n")
@@ -156,9 +156,22 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     return render_report(run).read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a whole run."""
+    return render_report(make_run(tmp_path_factory.mktemp("ordinary") / "run")).read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "run")
+
+
+@pytest.fixture
+def quick_run(run: Path) -> Path:
+    """A run without a history: its curves take most of the time of a page."""
+    (run / "history.jsonl").unlink()
+    return run
 
 
 def test_a_class_called_like_a_script_stays_text(hostile: str) -> None:
@@ -316,7 +329,16 @@ def test_cells_of_another_source_are_not_called_the_same_source() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.9837, "98.4"), (1.0, "100.0"), (0.99964, "99.96"), (0.0, "0.0"), (0.0002, "0.02"), (float("nan"), None)],
+    [
+        (0.9837, "98.4"),
+        (1.0, "100.0"),
+        (0.99964, "99.96"),
+        (0.999999, ">\N{NO-BREAK SPACE}99.99"),
+        (0.0, "0.0"),
+        (0.0002, "0.02"),
+        (0.000001, "<\N{NO-BREAK SPACE}0.01"),
+        (float("nan"), None),
+    ],
 )
 def test_shares_do_not_round_to_perfection(value: float, shown: str | None) -> None:
     """99.96 % is not shown as 100.0 %, and what is not a number is a dash."""
@@ -339,15 +361,21 @@ def test_durations_read_like_durations(seconds: float | None, shown: str) -> Non
     assert words.duration(seconds) == shown
 
 
-def test_the_page_shows_what_the_records_hold(run: Path) -> None:
+def test_the_page_shows_what_the_records_hold(ordinary: str) -> None:
     """Data, what was left out, timing, provenance and how to reproduce are on the page."""
-    text = " ".join(Page(render_report(run).read_text()).text.split())
+    page = Page(ordinary)
+    sections = ["data", "training", "metrics", "confusion", "mistakes", "timing", "provenance", "reproduce"]
+    assert [tag["id"] for tag in page.all("section") if "id" in tag] == sections
+    text = " ".join(page.text.split())
     for part in (
         "The largest class, ig (800 cells), has 1.6 times as many cells as the smallest, neutrophil (500).",
         "1 image could not be used: the file is empty (1).",
         "greyscale made RGB (12)",
         "ig taken for neutrophil (10, 10.0\N{NO-BREAK SPACE}% of its cells)",
-        "for the price of 9.3 full epochs",
+        "1 min 40 s in all.",
+        "Price: 9.31 full epochs. That counts passes through the network, scaled by pixels: 1 is one forward and "
+        "backward pass of every training image at the prepared size. Validation is counted in.",
+        "after 1.33 epochs",
         "Everything else10 s",
         "hemascope train cells/pbc --config",
         "hemascope report",
@@ -355,6 +383,72 @@ def test_the_page_shows_what_the_records_hold(run: Path) -> None:
         "Git commit" + "not recorded",
     ):
         assert part.replace("\N{NO-BREAK SPACE}", " ") in text.replace("\N{NO-BREAK SPACE}", " "), part
+
+
+def test_every_part_of_the_time_has_its_bar(quick_run: Path) -> None:
+    """All parts are shown in the order of the work, parts of other versions behind them, then the rest."""
+    path = quick_run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    parts = "total evaluation validation optimizer backward forward augmenting reading features loading dreaming"
+    manifest["timing"] = {name: 100.0 if name == "total" else 5.0 for name in parts.split()}
+    path.write_text(json.dumps(manifest))
+    html = render_report(quick_run).read_text()
+    table = re.search(r'<table class="timing.*?</table>', html, re.DOTALL)
+    assert table is not None
+    assert re.findall(r'scope="row">([^<]*)<', table[0]) == [
+        "Opening the cells",
+        "Features of the frozen backbone",
+        "Reading images",
+        "Augmenting",
+        "Forward passes",
+        "Backward passes",
+        "Steps of the optimiser",
+        "Validation",
+        "Evaluation",
+        "Dreaming",
+        "Everything else",
+    ]
+    assert re.findall(r"width: ([\d.]+)%", table[0]) == ["5.00"] * 10 + ["50.00"]
+
+
+@pytest.mark.parametrize(("grouped", "said"), [(False, True), (True, False), (None, False)])
+def test_unknown_patients_are_said_only_where_that_is_recorded(grouped: bool | None, said: bool) -> None:
+    """Runs of older versions do not say whether patients were known, so nothing is claimed about them."""
+    saved = Evaluation.model_validate(evaluation(["a", "b"]))
+    assert ("Patients and slides were not known" in " ".join(words.verdict(saved, (), grouped).limits)) == said
+
+
+def test_every_mistake_has_its_own_picture_on_the_page(quick_run: Path) -> None:
+    """The pictures of the gallery are embedded beside the mistakes they belong to, ids with quotes escaped."""
+    saved = json.loads((quick_run / "evaluation.json").read_text())
+    saved["certain_mistakes"] = [{**saved["worst_mistakes"][0], "id": "a\"b'c<i>.jpg", "picture": "certain-001.png"}]
+    (quick_run / "evaluation.json").write_text(json.dumps(saved))
+    picture(quick_run / "predictions" / "gallery" / "certain-001.png", (20, 20, 250))
+    page = Page(render_report(quick_run).read_text())
+    shown = [image["src"] for image in page.all("img") if (image["alt"] or "").startswith("Cell labelled")]
+    pictures = load_records(quick_run).pictures
+    assert shown == [pictures["worst-001.png"], pictures["certain-001.png"]]
+    assert len(set(shown)) == 2
+    assert "a\"b'c<i>.jpg" in page.text
+    assert not page.all("i") or all(tag.get("aria-hidden") for tag in page.all("i"))
+
+
+def test_the_curves_have_plain_labels(ordinary: str) -> None:
+    """The learning rate's axis reads 1e-3, not matplotlib's mathematical markup."""
+    assert "1e-3" in ordinary
+    assert "mathdefault" not in ordinary
+
+
+def test_classes_of_one_size_are_not_called_uneven(quick_run: Path) -> None:
+    """A balanced set gets no sentence about 1.0 times as many cells."""
+    (quick_run / "manifest.json").unlink()
+    names = ["a", "b"]
+    even = evaluation(names, splits={"evaluated": split("evaluated", names, [[62, 0], [1, 62]])}, mistakes_of="")
+    even["worst_mistakes"] = even["certain_mistakes"] = []
+    (quick_run / "evaluation.json").write_text(json.dumps(even))
+    text = Page(render_report(quick_run).read_text()).text
+    assert "The classes are about equally large: 62 to 63 cells each." in text
+    assert text.count("None: there were no mistakes, or none were saved.") == 2
 
 
 def test_only_evaluation_is_needed(run: Path) -> None:
@@ -510,6 +604,7 @@ def test_many_classes_with_strange_names_are_drawn_or_left_out(tmp_path: Path) -
         confusion[i][i] = 3
         confusion[i][(i + 1) % 70] = 1
     run = make_run(tmp_path / "run")
+    (run / "history.jsonl").unlink()
     wide = evaluation(names, splits={"test": split("test", names, confusion)})
     (run / "evaluation.json").write_text(json.dumps(wide))
     assert "70 classes are too many for a matrix" in render_report(run).read_text()
@@ -519,10 +614,10 @@ def test_many_classes_with_strange_names_are_drawn_or_left_out(tmp_path: Path) -
     assert "中文 &amp;amp;" in render_report(run).read_text()
 
 
-def test_an_unwritable_place_is_an_output_error(run: Path) -> None:
+def test_an_unwritable_place_is_an_output_error(quick_run: Path) -> None:
     """A path below a file cannot be written, and is said as such."""
     with pytest.raises(OutputError, match="cannot write"):
-        render_report(run, run / "config.toml" / "report.html")
+        render_report(quick_run, quick_run / "config.toml" / "report.html")
 
 
 def test_two_runs_compared_on_one_page(tmp_path: Path) -> None:
@@ -554,15 +649,15 @@ def test_two_runs_compared_on_one_page(tmp_path: Path) -> None:
     assert "no difference can be told from chance" in target.read_text()
 
 
-def test_rendering_imports_no_torch_and_leaves_matplotlib_as_it_was(run: Path) -> None:
+def test_rendering_imports_no_torch_and_leaves_matplotlib_as_it_was(quick_run: Path) -> None:
     """A report can be made where torch is not installed, and without touching pyplot or a user's settings."""
     code = (
         "import sys; from pathlib import Path\n"
         "from hemascope.report import render_report\n"
         "assert 'matplotlib' not in sys.modules and 'jinja2' not in sys.modules\n"
         "import matplotlib; before = matplotlib.rcParams.copy()\n"
-        f"render_report(Path({str(run)!r}))\n"
+        f"render_report(Path({str(quick_run)!r}))\n"
         "assert matplotlib.rcParams.copy() == before\n"
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
+    subprocess.quick_run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)

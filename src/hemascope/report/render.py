@@ -205,6 +205,8 @@ def _imbalance(class_names: Sequence[str], totals: Sequence[int]) -> str:
     (fewest, smallest), (most, largest) = named[0], named[-1]
     if not fewest:
         return f"The class {smallest} has no cells at all; the largest, {largest}, has {most:,}."
+    if most < 1.05 * fewest:
+        return f"The classes are about equally large: {fewest:,} to {most:,} cells each."
     return (
         f"The largest class, {largest} ({most:,} cells), has {most / fewest:.1f} times as many cells as the smallest, "
         f"{smallest} ({fewest:,})."
