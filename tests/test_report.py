@@ -649,15 +649,15 @@ def test_two_runs_compared_on_one_page(tmp_path: Path) -> None:
     assert "no difference can be told from chance" in target.read_text()
 
 
-def test_rendering_imports_no_torch_and_leaves_matplotlib_as_it_was(quick_run: Path) -> None:
+def test_rendering_imports_no_torch_and_leaves_matplotlib_as_it_was(run: Path) -> None:
     """A report can be made where torch is not installed, and without touching pyplot or a user's settings."""
     code = (
         "import sys; from pathlib import Path\n"
         "from hemascope.report import render_report\n"
         "assert 'matplotlib' not in sys.modules and 'jinja2' not in sys.modules\n"
         "import matplotlib; before = matplotlib.rcParams.copy()\n"
-        f"render_report(Path({str(quick_run)!r}))\n"
+        f"render_report(Path({str(run)!r}))\n"
         "assert matplotlib.rcParams.copy() == before\n"
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"
     )
-    subprocess.quick_run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
