@@ -1,0 +1,1 @@
+"""Checks over a set of cells: what does not belong, and why."""
