@@ -1,0 +1,186 @@
+"""Measuring a model on labelled cells, and comparing two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hemascope.atomic import output_error, write_json, write_text
+from hemascope.cells import UNLABELLED, CellDataset
+from hemascope.config import RunConfig
+from hemascope.config_files import dump_config, load_config
+from hemascope.content import known_content
+from hemascope.errors import DataError, RunError
+from hemascope.evaluation.comparison import compare as compare_predictions
+from hemascope.evaluation.gallery import save_gallery
+from hemascope.evaluation.record import (
+    build_evaluation,
+    load_evaluation,
+    load_predictions,
+    save_evaluation,
+    save_predictions,
+)
+from hemascope.manifest import evaluation_manifest, familiar
+from hemascope.names import listed
+from hemascope.progress import SILENT, Progress
+from hemascope.report import render_report
+from hemascope.results import Comparison, Evaluation, Predictions
+from hemascope.workflow.cells import Data, Rows, cells_of
+
+if TYPE_CHECKING:
+    from hemascope.models.bundle import ModelBundle
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A folder with results: ``evaluation.json``, ``predictions/``, ``report.html``."""
+
+    folder: Path
+    evaluation: Evaluation
+    report: Path
+
+
+EvaluatedRun = Evaluated
+
+
+def evaluate(
+    run: str | Path,
+    data: Data,
+    *,
+    output: str | Path | None = None,
+    format: str | None = None,
+    class_names: Sequence[str] | None = None,
+    label_pattern: str | None = None,
+    progress: Progress = SILENT,
+) -> EvaluatedRun:
+    """Measure a trained model on other labelled cells; the same numbers, the same report.
+
+    Class names are matched by name; every class of the data must be one of the model's. ``output`` defaults to
+    ``RUN/evaluations/<name>-<fingerprint>``. Cells whose pixels the run trained on or chose its epoch with are counted
+    and warned of: they make any figure too good. Raises BundleError, DataError, OutputError.
+    """
+    from hemascope.models.bundle import load_bundle
+
+    folder = Path(run)
+    bundle = load_bundle(folder)
+    config = load_config(file=folder / "config.toml") if (folder / "config.toml").exists() else RunConfig()
+    config = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"preparation": bundle.preparation, "label_pattern": label_pattern}),
+            "model": bundle.config,
+        }
+    )
+    cells = cells_of(data, config, format=format, class_names=class_names, progress=progress)
+    cells = _with_classes_of(bundle.class_names, cells)
+    rows = np.flatnonzero(cells.labels != UNLABELLED)
+    if not len(rows):
+        raise DataError(f"{cells.source}: no cell has a label, so there is nothing to measure. Use predict instead.")
+    target = Path(output) if output else folder / "evaluations" / f"{_short_name(data)}-{cells.fingerprint()[:8]}"
+    known = known_content(folder, cells)
+    if known is not None and known[rows].any():
+        progress.warn(familiar(int(known[rows].sum()), len(rows)))
+    manifest = evaluation_manifest(folder, bundle.provenance, cells, rows, known)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(target, error) from error
+    write_text(target / "config.toml", dump_config(config))
+    write_json(target / "manifest.json", manifest)
+    evaluation = evaluate_parts(target, bundle, cells, {"evaluated": rows}, config, progress, gallery_of="evaluated")
+    return Evaluated(target, evaluation, render_report(target))
+
+
+def compare(first: str | Path, second: str | Path, *, split: str = "test", progress: Progress = SILENT) -> Comparison:
+    """Two runs on the cells both have predicted, paired. Raises RunError where predictions are missing."""
+    loaded = []
+    for run in (Path(first), Path(second)):
+        path = run / "predictions" / f"{split}.parquet"
+        if not path.exists():
+            found = sorted(file.stem for file in path.parent.glob("*.parquet"))
+            advice = f"Name one of {', '.join(found)} with --split" if found else "Finish the run with --resume first"
+            raise RunError(f"{run} has no predictions of the {split} part. {advice}.")
+        loaded.append(load_predictions(path))
+    fingerprints = {
+        load_evaluation(Path(run) / "evaluation.json").data_fingerprint
+        for run in (first, second)
+        if (Path(run) / "evaluation.json").exists()
+    }
+    if len(fingerprints) > 1:
+        progress.warn("The two runs were measured on different sets of cells; those of the same name are compared.")
+    with progress.task("comparing", 1, "pair") as advance:
+        result = compare_predictions(loaded[0], loaded[1], first_name=str(first), second_name=str(second))
+        advance(1)
+    return result
+
+
+def evaluate_parts(
+    folder: Path,
+    bundle: ModelBundle,
+    cells: CellDataset,
+    parts: dict[str, np.ndarray],
+    config: RunConfig,
+    progress: Progress,
+    *,
+    gallery_of: str,
+) -> Evaluation:
+    """Predict each part with the model as it was saved, write predictions, pictures of mistakes and metrics.
+
+    The calibration part is predicted, because calibration needs it, and not measured.
+    """
+    from hemascope.predict import Predictor
+
+    predictor = Predictor(
+        bundle,
+        device=config.runtime.device,
+        precision=config.runtime.precision,
+        batch_size=config.evaluation.batch_size,
+        threads=config.runtime.threads,
+    )
+    predictions: dict[str, Predictions] = {}
+    for part, rows in parts.items():
+        if not len(rows):
+            continue
+        subset: Any = Rows(cells.images, rows)
+        predictions[part] = predictor.predict_images(
+            subset, [cells.ids[row] for row in rows], labels=cells.labels[rows], progress=progress
+        )
+        save_predictions(folder / "predictions" / f"{part}.parquet", predictions[part])
+    evaluation = build_evaluation(
+        {part: found for part, found in predictions.items() if part != "calibration"},
+        resamples=config.evaluation.bootstrap,
+        seed=config.seed,
+        data_source=cells.source,
+        data_fingerprint=cells.fingerprint(),
+    )
+    if gallery_of in predictions and config.evaluation.mistakes:
+        worst, certain = save_gallery(
+            folder / "predictions" / "gallery",
+            predictions[gallery_of],
+            Rows(cells.images, parts[gallery_of]),
+            count=config.evaluation.mistakes,
+        )
+        evaluation = evaluation.model_copy(
+            update={"mistakes_of": gallery_of, "worst_mistakes": worst, "certain_mistakes": certain}
+        )
+    save_evaluation(folder / "evaluation.json", evaluation)
+    return evaluation
+
+
+def _with_classes_of(class_names: Sequence[str], cells: CellDataset) -> CellDataset:
+    """The same cells with labels counted in the model's classes, matched by name."""
+    unknown = [name for name in cells.class_names if name not in class_names]
+    if unknown:
+        raise DataError(
+            f"{cells.source} has a class {unknown[0]!r} that the model does not know. The model's classes are "
+            f"{listed(class_names)}. Name the data's classes with --names, in the order of their numbers."
+        )
+    numbers = np.array([class_names.index(name) for name in cells.class_names] + [UNLABELLED], dtype=np.int64)
+    return replace(cells, labels=numbers[cells.labels], class_names=tuple(class_names))
+
+
+def _short_name(data: Data) -> str:
+    return "cells" if isinstance(data, CellDataset) else Path(data).resolve().stem or "cells"
