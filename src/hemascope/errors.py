@@ -8,7 +8,8 @@
     │   ├── SourceError            a path that is missing or of no known format
     │   ├── ImageError             one image that cannot be read (has .reason)
     │   ├── StoreError             a packed store that is damaged or of another version
-    │   └── SplitError             a split that cannot be made or does not fit the data
+    │   ├── SplitError             a split that cannot be made or does not fit the data
+    │   └── LedgerError            a ledger that cannot be read, contradicts itself or is of other cells
     ├── ModelError
     │   ├── WeightsError           no weights, or weights that do not fit the network
     │   └── BundleError            a bundle that is damaged, incomplete or changed
@@ -70,6 +71,10 @@ class StoreError(DataError):
 
 class SplitError(DataError):
     """A split that cannot be made from these data, or a split file that does not fit them."""
+
+
+class LedgerError(DataError):
+    """A ledger that cannot be read, contradicts itself, or belongs to other cells."""
 
 
 class ModelError(HemascopeError):
