@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +45,22 @@ def _sync_folder(folder: Path) -> None:
         pass  # some network file systems refuse; the rename itself has still happened
     finally:
         os.close(descriptor)
+
+
+_HERE, _SWAP = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two names in one step, so that neither is ever missing; False where the system cannot.
+
+    Linux alone has it, on most of its file systems. Elsewhere a folder is replaced by two renames, and a kill between
+    them leaves the old folder beside, under a hidden name.
+    """
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, TypeError, AttributeError):
+        return False
+    return sys.platform == "linux" and not rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _SWAP)
 
 
 @contextmanager
@@ -84,7 +102,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 with file.open("rb+") as written:
                     os.fsync(written.fileno())
         os.chmod(temporary, 0o777 & ~_umask())
-        if path.exists():
+        if path.is_dir() and not path.is_symlink() and _exchange(temporary, path):
+            pass  # the old folder now has the temporary name, and goes with it
+        elif path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
             os.replace(path, old / "old")
             os.replace(temporary, path)

@@ -44,6 +44,7 @@ class CellDataset:
     preparation   ``Preparation.describe()`` of what was done to reach one size; "" where they were made at it
     notes         counts of conversions made while reading, such as {"greyscale made RGB": 12}
     unreadable    what was left out
+    cleaning      fingerprint of the ledger applied, "" for none
     """
 
     images: NDArray[np.uint8]
@@ -58,6 +59,7 @@ class CellDataset:
     preparation: str = ""
     notes: Mapping[str, int] = field(default_factory=dict)
     unreadable: tuple[Unreadable, ...] = ()
+    cleaning: str = ""
 
     def __post_init__(self) -> None:
         shape, n = self.images.shape, len(self.images)

@@ -105,6 +105,7 @@ def describe_data(cells: CellDataset, parts: Mapping[str, NDArray[np.intp]]) -> 
     return {
         "source": cells.source,
         "fingerprint": cells.fingerprint(),
+        "cleaning": cells.cleaning,
         "preparation": cells.preparation,
         "n": len(cells),
         "class_names": list(cells.class_names),

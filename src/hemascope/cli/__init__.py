@@ -10,6 +10,7 @@ import os
 import click
 
 from hemascope import __version__
+from hemascope.cli.clean_verb import clean
 from hemascope.cli.config_verb import config
 from hemascope.cli.data_verbs import inspect
 from hemascope.cli.manners import HELP_SETTINGS, HemascopeGroup
@@ -37,7 +38,7 @@ def main(quiet: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _verb in (inspect, train, evaluate, predict, compare, report, config, demo):
+for _verb in (inspect, clean, train, evaluate, predict, compare, report, config, demo):
     main.add_command(_verb)
 
 __all__ = ["main"]

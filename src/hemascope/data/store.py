@@ -2,7 +2,9 @@
 
 images.npy     uint8 (N, S, S, 3), row by row
 index.parquet  N rows: id, label, split, group, content_hash, height, width
-store.json     version, class names, preparation, source, notes, what was unreadable, digests
+store.json     version, class names, preparation, source, notes, what was unreadable, digests, the ledger applied
+
+A cleaned store holds more (``audit/cleaned_store.py``), and is opened like any other.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,6 +60,7 @@ class StoreHeader(BaseModel):
     unreadable: list[tuple[str, str]]
     fingerprint: str
     index_sha256: str
+    cleaning: str = ""
 
 
 def write_store(
@@ -75,44 +78,66 @@ def write_store(
     notes. The store appears whole or not at all. Raises OutputError where it cannot be written,
     StoreError for an image of another size than ``preparation`` makes.
     """
+    with atomic_folder(path) as folder:
+        fill_store(folder, rows, class_names=class_names, preparation=preparation, source=source, notes=notes)
+    return open_store(path)
+
+
+def fill_store(
+    folder: Path,
+    rows: Iterable[StoreRow | Unreadable],
+    *,
+    class_names: Sequence[str],
+    preparation: Preparation,
+    source: str = "",
+    notes: Mapping[str, int] | None = None,
+    cleaning: str = "",
+) -> str:
+    """What ``write_store`` does, into a folder that is there, step by step; the fingerprint of its cells.
+
+    cleaning  fingerprint of the ledger applied, "" for none
+
+    For stores that hold more than one: the caller sees to it that the whole appears at once or not at all.
+    """
     counts = Counter(notes or {})
     unreadable: list[tuple[str, str]] = []
     columns: dict[str, list[Any]] = {name: [] for name in INDEX_COLUMNS}
     shape = (preparation.size, preparation.size, 3)
-    with atomic_folder(path) as folder:
-        with (folder / "images.npy").open("wb") as file:
-            _write_array_header(file, 0, shape)
-            begins = file.tell()
-            for row in rows:
-                if isinstance(row, Unreadable):
-                    unreadable.append((row.id, row.reason))
-                    continue
-                if row.image.shape != shape or row.image.dtype != np.uint8:
-                    raise StoreError(f"{row.id}: a stored image must be uint8 {shape}, found {row.image.shape}")
-                file.write(np.ascontiguousarray(row.image).data)
-                counts.update(row.conversions)
-                for name in INDEX_COLUMNS:
-                    columns[name].append(getattr(row, name))
-            # The header of an array that may grow has a fixed length, so the count can be put in last.
-            file.seek(0)
-            _write_array_header(file, len(columns["id"]), shape)
-            if file.tell() != begins:
-                raise StoreError(f"{path}: the array header changed its length while writing")
-        index = _write_index(folder / "index.parquet", columns)
-        cells = _as_cells(folder, columns, class_names, preparation, source, counts, unreadable)
-        header = StoreHeader(
-            version=VERSION,
-            count=len(cells),
-            class_names=tuple(class_names),
-            preparation=preparation,
-            source=source,
-            notes=dict(counts),
-            unreadable=unreadable,
-            fingerprint=cells.fingerprint(),
-            index_sha256=index,
-        )
-        write_json(folder / "store.json", header.model_dump(mode="json"))
-    return open_store(path)
+    with (folder / "images.npy").open("wb") as file:
+        _write_array_header(file, 0, shape)
+        begins = file.tell()
+        for row in rows:
+            if isinstance(row, Unreadable):
+                unreadable.append((row.id, row.reason))
+                continue
+            if row.image.shape != shape or row.image.dtype != np.uint8:
+                raise StoreError(f"{row.id}: a stored image must be uint8 {shape}, found {row.image.shape}")
+            file.write(np.ascontiguousarray(row.image).data)
+            counts.update(row.conversions)
+            for name in INDEX_COLUMNS:
+                columns[name].append(getattr(row, name))
+        # The header of an array that may grow has a fixed length, so the count can be put in last.
+        file.seek(0)
+        _write_array_header(file, len(columns["id"]), shape)
+        if file.tell() != begins:
+            raise StoreError(f"{folder}: the array header changed its length while writing")
+    index = _write_index(folder / "index.parquet", columns)
+    cells = _as_cells(folder, columns, class_names, preparation, source, counts, unreadable)
+    header = StoreHeader(
+        version=VERSION,
+        count=len(cells),
+        class_names=tuple(class_names),
+        preparation=preparation,
+        source=source,
+        notes=dict(counts),
+        unreadable=unreadable,
+        fingerprint=cells.fingerprint(),
+        index_sha256=index,
+        cleaning=cleaning,
+    )
+    # A store of no cleaning is written without the key, so that an older hemascope opens it.
+    write_json(folder / "store.json", header.model_dump(mode="json", exclude=None if cleaning else {"cleaning"}))
+    return header.fingerprint
 
 
 def read_store_header(path: Path) -> StoreHeader:
@@ -159,9 +184,10 @@ def open_store(path: str | Path) -> CellDataset:
         ) from None
     except (ArrowException, ValueError, EOFError) as error:
         raise StoreError(f"{path} is damaged: {error}{_AGAIN}") from None
-    return _as_cells(
+    cells = _as_cells(
         path, columns, header.class_names, header.preparation, header.source, header.notes, header.unreadable, images
     )
+    return replace(cells, cleaning=header.cleaning)
 
 
 def _write_array_header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
