@@ -331,7 +331,7 @@ def test_config_lists_and_gives_a_file_to_start_from(tmp_path: Path):
     ("words", "sentence"),
     [
         (["trian"], "no such command 'trian'; did you mean 'train'?"),
-        (["zzz"], "choose from inspect, train"),
+        (["zzz"], "choose from inspect, "),
         (["train", "cells", "-o", "r", "--recipee", "x"], "--recipe"),
         (["train", "cells", "-o", "r", "--recipe", "fsat"], "no recipe named 'fsat'; did you mean 'fast'?"),
         (["train", "cells", "-o", "r", "--set", "stages.0.epoch=3"], "did you mean 'epochs'?"),
