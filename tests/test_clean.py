@@ -259,6 +259,16 @@ def test_decisions_without_effect_reach_the_store(tmp_path: Path) -> None:
     assert read_ledger(tmp_path / "o" / "ledger.csv").rows[1].decision == "fine"
 
 
+def test_unreadable_images_dropped_for_good(tmp_path: Path) -> None:
+    """An unreadable image that was decided about is not reported by the cleaned store, and is again after undo."""
+    cells = make_store(tmp_path / "d")
+    bad = LedgerRow("broken", "", "unreadable", 0.0, "drop", decision="accept")
+    ledger = save(tmp_path / "a", bad, row(0))
+    assert clean(tmp_path / "d", ledger, tmp_path / "o").cells.unreadable == ()
+    assert not clean(tmp_path / "o", ledger, tmp_path / "o").written
+    assert same(undo(tmp_path / "o")[1], cells)
+
+
 def test_from_a_folder_of_files(tmp_path: Path) -> None:
     """From image files: prepared, cleaned, restored to what ``load`` gives; a manifest names the ledger."""
     for i in range(6):
@@ -312,6 +322,7 @@ def test_only_a_store_of_these_cells_is_replaced(tmp_path: Path) -> None:
         (lambda r: r | {"old_labels": [[99, 0]]}, "rows that cannot be"),
         (lambda r: r | {"old_labels": [[1, 7]]}, "labels must lie in"),
         (lambda r: r | {"old_labels": [[1, 10**30]]}, "damaged"),
+        (lambda r: r | {"unreadable": [0]}, "lists of unreadable"),
         (lambda r: {"version": 1}, "damaged"),
         (lambda r: None, "cleaned but has no"),
     ],

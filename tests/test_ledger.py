@@ -152,6 +152,8 @@ GOOD = "a.png,blake2b:aa,off_topic,0.5,drop,,\n"
         (HEAD + '"a.png,blake2b', "row 2: unexpected end of data"),
         (HEAD + "x" * 200_000 + GOOD, "row 2: field larger than field limit"),
         (b"\xff\xfei\x00d\x00", "is not UTF-8"),
+        (HEAD[:-1] + ",x" * 300 + "\n", "more than 200 columns"),
+        ('{"version": 1, "rows": [{' + ", ".join(f'"{i}": 1' for i in range(300)) + "}]}", "more than 200 columns"),
         ("[" * 100_000, "is nested deeper|is not JSON"),
         ("[]", "must be a JSON object"),
         ('{"version": 2, "rows": []}', "version 2"),

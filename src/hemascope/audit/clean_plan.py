@@ -30,6 +30,7 @@ class CleaningPlan:
     labels      int64 (N,), from now on
     dropped_by  images dropped by the findings of each check; one image may be dropped by several
     relabelled_by  images given another label, by check
+    unreadable  which of the images left out as unreadable are dropped for good, rising: nobody is told of them again
     warnings    sentences a person must not miss
     """
 
@@ -37,6 +38,7 @@ class CleaningPlan:
     labels: NDArray[np.int64]
     dropped_by: dict[str, int]
     relabelled_by: dict[str, int]
+    unreadable: tuple[int, ...]
     warnings: tuple[str, ...]
 
 
@@ -85,12 +87,14 @@ def plan_cleaning(cells: CellDataset, ledger: Ledger) -> CleaningPlan:
         labels[place] = label
     if removed.all():
         raise LedgerError("the ledger drops every image, so nothing would be left to store; undo some decisions")
+    gone = {row.id for row in ledger.rows if row.effect == ("drop", "") and not row.content_hash}
     warnings += _check_copies(cells, acting, removed) + _check_classes(cells, labels, removed)
     return CleaningPlan(
         removed,
         labels,
         {check: len(places) for check, places in dropped.items()},
         {check: count for check, count in relabelled.items() if count},
+        tuple(place for place, item in enumerate(cells.unreadable) if item.id in gone),
         tuple(warnings),
     )
 

@@ -9,8 +9,9 @@ ledger.csv, ledger.json                 the ledger as it was applied
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hemascope.atomic import atomic_folder, write_json
+from hemascope.audit.clean_plan import CleaningPlan
 from hemascope.cells import CellDataset, Unreadable
 from hemascope.config import Preparation
 from hemascope.data.store import StoreRow, fill_store, open_store, read_store_header
@@ -42,6 +44,7 @@ class CleaningRecord(BaseModel):
     count       N
     removed     which of the N rows were left out, rising; the others are kept, in order
     old_labels  (row, label) of every cell with a new label, as it was
+    unreadable  which of the images listed as unreadable were taken off that list, rising
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +56,7 @@ class CleaningRecord(BaseModel):
     count: int
     removed: list[int]
     old_labels: list[tuple[int, int]]
+    unreadable: list[int]
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,12 @@ def read_record(path: Path) -> CleaningRecord:
         raise StoreError(f"{file} is of version {record.version}, this reads {VERSION}; clean the cells again")
     rows = np.array([-1, *record.removed, record.count])
     relabelled = [row for row, _ in record.old_labels]
-    if (np.diff(rows) < 1).any() or any(not 0 <= row < record.count for row in relabelled):
+    unlisted = np.array([-1, *record.unreadable])
+    if (
+        (np.diff(rows) < 1).any()
+        or (np.diff(unlisted) < 1).any()
+        or any(not 0 <= row < record.count for row in relabelled)
+    ):
         raise StoreError(f"{file} is damaged: it names rows that cannot be; clean the cells again")
     return record
 
@@ -107,6 +116,9 @@ def open_original(path: Path) -> Original:
             raise StoreError(f"{path} was cleaned but has no {RECORD}, so the cleaning cannot be undone")
         return Original(kept, preparation, lambda row: np.asarray(kept.images[row]))
     record, removed = read_record(path), open_store(path / REMOVED)
+    bad = len(kept.unreadable) + len(removed.unreadable)
+    if len(removed.unreadable) != len(record.unreadable) or any(place >= bad for place in record.unreadable):
+        raise StoreError(f"{path} is damaged: its lists of unreadable images do not agree; clean the cells again")
     if len(removed) != len(record.removed) or len(kept) + len(removed) != record.count:
         raise StoreError(
             f"{path} is damaged: {len(kept):,} cells kept and {len(removed):,} removed, expected {record.count:,} "
@@ -130,38 +142,34 @@ def open_original(path: Path) -> Original:
 
 
 def write_cleaned(
-    path: Path,
-    original: Original,
-    removed: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    ledger: Ledger,
-    *,
-    progress: Progress = SILENT,
+    path: Path, original: Original, plan: CleaningPlan, ledger: Ledger, *, progress: Progress = SILENT
 ) -> None:
     """Write the cleaned store to ``path``, whole or not at all; what is there is replaced.
-
-    removed  bool (N,), the cells to leave out
-    labels   int64 (N,), the labels from now on
 
     Pixels are read one image at a time. Raises OutputError where it cannot be written.
     """
     cells, applied = original.cells, ledger.fingerprint()
-    changed = np.flatnonzero((labels != cells.labels) & ~removed)
+    kept, removed = np.flatnonzero(~plan.removed), np.flatnonzero(plan.removed)
+    changed = np.flatnonzero((plan.labels != cells.labels) & ~plan.removed)
+    dropped = set(plan.unreadable)
+    listed = [item for place, item in enumerate(cells.unreadable) if place not in dropped]
+    unlisted = [cells.unreadable[place] for place in plan.unreadable]
     with (
         atomic_folder(path) as folder,
         progress.task("writing the cleaned store", len(cells), "images") as advance,
     ):
-        after = _fill(folder, original, np.flatnonzero(~removed), labels, advance, cleaning=applied)
+        after = _fill(folder, original, kept, plan.labels, listed, advance, notes=cells.notes, cleaning=applied)
         (folder / REMOVED).mkdir()
-        _fill(folder / REMOVED, original, np.flatnonzero(removed), cells.labels, advance, with_unreadable=False)
+        _fill(folder / REMOVED, original, removed, cells.labels, unlisted, advance)
         record = CleaningRecord(
             version=VERSION,
             ledger=applied,
             before=cells.fingerprint(),
             after=after,
             count=len(cells),
-            removed=np.flatnonzero(removed).tolist(),
+            removed=removed.tolist(),
             old_labels=[(int(row), int(cells.labels[row])) for row in changed],
+            unreadable=list(plan.unreadable),
         )
         write_json(folder / RECORD, record.model_dump(mode="json"))
         write_ledger(folder, ledger)
@@ -183,8 +191,10 @@ def restore(path: Path, output: Path | None = None, *, progress: Progress = SILE
         atomic_folder(target) as folder,
         progress.task("restoring the store", len(original.cells), "images") as advance,
     ):
-        rows = np.arange(len(original.cells))
-        if _fill(folder, original, rows, original.cells.labels, advance) != original.cells.fingerprint():
+        cells = original.cells
+        rows = np.arange(len(cells))
+        fingerprint = _fill(folder, original, rows, cells.labels, cells.unreadable, advance, notes=cells.notes)
+        if fingerprint != cells.fingerprint():
             raise StoreError(f"{path} cannot be restored: its cells came out different; it was left as it is")
         for name in LEDGERS:
             if (path / name).is_file():
@@ -197,31 +207,27 @@ def _fill(
     original: Original,
     rows: NDArray[np.intp],
     labels: NDArray[np.int64],
+    unreadable: Sequence[Unreadable],
     advance: Advance,
     *,
+    notes: Mapping[str, int] | None = None,
     cleaning: str = "",
-    with_unreadable: bool = True,
 ) -> str:
     """A store of these rows in ``folder``; its fingerprint."""
-    cells = original.cells
     return fill_store(
         folder,
-        _rows(original, rows, labels, advance, cells.unreadable if with_unreadable else ()),
-        class_names=cells.class_names,
+        chain(_rows(original, rows, labels, advance), unreadable),
+        class_names=original.cells.class_names,
         preparation=original.preparation,
-        source=cells.source,
-        notes=cells.notes if with_unreadable else {},
+        source=original.cells.source,
+        notes=notes,
         cleaning=cleaning,
     )
 
 
 def _rows(
-    original: Original,
-    rows: NDArray[np.intp],
-    labels: NDArray[np.int64],
-    advance: Advance,
-    unreadable: tuple[Unreadable, ...],
-) -> Iterator[StoreRow | Unreadable]:
+    original: Original, rows: NDArray[np.intp], labels: NDArray[np.int64], advance: Advance
+) -> Iterator[StoreRow]:
     cells = original.cells
     for row in rows.tolist():
         image = original.image(row)
@@ -237,7 +243,6 @@ def _rows(
             group=None if cells.groups is None else str(cells.groups[row]),
         )
         advance(1)
-    yield from unreadable
 
 
 def _joined(
@@ -260,6 +265,12 @@ def _joined(
         texts = join(*(np.fromiter(part, dtype=object, count=len(part)) for part in (first, second)))
         return list(texts)
 
+    listed, unlisted = iter(kept.unreadable), iter(removed.unreadable)
+    dropped = set(record.unreadable)
+    unreadable = [
+        next(unlisted if place in dropped else listed)
+        for place in range(len(kept.unreadable) + len(removed.unreadable))
+    ]
     labels = np.array(join(kept.labels, removed.labels))
     for row, label in record.old_labels:
         labels[row] = label
@@ -272,5 +283,6 @@ def _joined(
         split=join(kept.split, removed.split),
         groups=join(kept.groups, removed.groups),
         original_size=join(kept.original_size, removed.original_size),
+        unreadable=tuple(unreadable),
         cleaning="",
     )

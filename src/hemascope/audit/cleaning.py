@@ -90,7 +90,7 @@ def clean(
         write_ledger(path.parent, decided, stem=path.stem)
     current = _is_current(target, before, decided, original)
     if not current:
-        write_cleaned(target, original, plan.removed, plan.labels, decided, progress=progress)
+        write_cleaned(target, original, plan, decided, progress=progress)
     elif not (target / "ledger.csv").is_file() or read_ledger(target / "ledger.csv") != decided:
         write_ledger(target, decided)  # other decisions of no effect, such as fine
     return Cleaned(target, open_store(target), decided, plan, before, accepted, not current)

@@ -21,8 +21,10 @@ from hemascope.ledger.rows import Ledger, LedgerRow, decisions_digest, merge
 
 VERSION = 1
 MAX_BYTES = 512 * 2**20
-MAX_ROWS = 2_000_000
+MAX_ROWS = 1_000_000
+MAX_COLUMNS = 200
 STEM = "ledger"
+_COLUMNS = frozenset(COLUMNS)
 
 
 def read_ledger(path: str | Path) -> Ledger:
@@ -193,6 +195,7 @@ def _names(header: Sequence[str], path: Path) -> list[str]:
     names = [short if short in COLUMNS else name for name, short in zip(names, plain, strict=True)]
     while names and not names[-1]:  # spreadsheets like to end rows with empty cells
         names.pop()
+    _check_columns(len(names), path)
     for wanted in NEEDED:
         if wanted not in names:
             raise LedgerError(f"{path} has no column {wanted!r}; a ledger has {', '.join(NEEDED)}")
@@ -228,17 +231,20 @@ def _read_json(path: Path) -> tuple[Ledger, str]:
     ):
         if not fits:
             raise LedgerError(f"{path}: {name} is not what a ledger has there; audit again")
-    extra = dict.fromkeys(lists["extra_columns"])
-    rows = []
+    extra = dict.fromkeys(lists["extra_columns"], "")
     for line, row in enumerate(document["rows"], 1):
         if not isinstance(row, dict):
             raise LedgerError(f"{path}, row {line}: must be an object, found {type(row).__name__}")
         for name, value in row.items():
             if isinstance(value, dict | list):
                 raise LedgerError(f"{path}, row {line}, column {name[:60]}: must be text, found {type(value).__name__}")
-        extra |= dict.fromkeys(name for name in row if name not in COLUMNS)
-        rows.append(row_of_text({name: as_text(value) for name, value in row.items()}, line, path))
-    rows = [replace(row, extra={name: row.extra.get(name, "") for name in extra}, line=row.line) for row in rows]
+            if name not in _COLUMNS:
+                extra[name] = ""
+        _check_columns(len(extra), path)
+    rows = [
+        row_of_text(extra | {name: as_text(value) for name, value in row.items()}, line, path)
+        for line, row in enumerate(document["rows"], 1)
+    ]
     ledger = Ledger(tuple(rows), head["source"], head["fingerprint"], tuple(lists["class_names"]), cuts, tuple(extra))
     return ledger, head["written"]
 
@@ -249,6 +255,11 @@ def _is_texts(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _check_columns(count: int, path: Path) -> None:
+    if count > MAX_COLUMNS:
+        raise LedgerError(f"{path} has more than {MAX_COLUMNS} columns; a ledger has at most so many")
 
 
 def _check_count(count: int, path: Path) -> None:
