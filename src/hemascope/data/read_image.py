@@ -81,7 +81,7 @@ def decode_image(data: bytes | Path, *, max_pixels: int = MAX_PIXELS, max_bytes:
     several frames the first is taken. 16-bit levels are divided by 257; float levels in 0 to 1 are
     multiplied by 255. Raises ImageError, with one reason, for everything that cannot be read.
     """
-    content = _read_bytes(data, max_bytes) if isinstance(data, Path) else data
+    content = read_bytes(data, max_bytes) if isinstance(data, Path) else data
     if not content:
         raise ImageError("the file is empty (0 bytes)")
     if len(content) > max_bytes:
@@ -145,8 +145,11 @@ def image_header(data: bytes | Path) -> tuple[str, str]:
         raise ImageError(f"no readable image header ({_short(error)})") from None
 
 
-def _read_bytes(path: Path, max_bytes: int) -> bytes:
-    """A regular file's content. Pipes and devices are refused before they are opened: they may never end."""
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """A regular file's content. Pipes and devices are refused before they are opened: they may never end.
+
+    Raises ImageError, with one reason, for what cannot be read or has more than ``max_bytes``.
+    """
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
