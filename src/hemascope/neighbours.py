@@ -265,11 +265,12 @@ def reduce(
 
     vectors  (N, D), float16 or float32, may be a memory map; converted in blocks
     whiten   divide each component by its standard deviation, so that all weigh the same in a distance
-    sample   the components are found on so many rows, drawn by ``seed``; all are then projected
+    sample   the components are found on so many rows, drawn by ``seed``, by randomised projection (Halko, Martinsson,
+             Tropp 2011); the sample is in memory twice as float32. All rows are then projected
 
-    d is smaller than asked for where D or the rows drawn are fewer, or, with ``whiten``, where components hold nothing
-    but rounding. Signs are fixed: each component's largest weight is positive. Raises DataError for no rows or values
-    that are not finite, UsageError for dimensions below 1.
+    d is smaller than asked for where D or the rows drawn are fewer and, with ``whiten``, where components hold nothing
+    but rounding; it is 1, all zero, where the rows drawn are equal. Signs are fixed: the largest weight of a component
+    is positive. Raises DataError for no rows or values that are not finite, UsageError for dimensions below 1.
     """
     from sklearn.decomposition import PCA
 
@@ -279,17 +280,15 @@ def reduce(
     if len(vectors) == 0:
         raise DataError("there are no vectors to reduce")
     drawn = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:sample])
-    seen = vectors[drawn].astype(np.float64)
-    if len(seen) == 1:
+    seen = _float32(vectors[drawn])
+    if (seen == seen[0]).all():  # of one point there are no components
         return np.zeros((len(vectors), 1), dtype=np.float32)
-    pca = PCA(min(dimensions, *seen.shape), svd_solver="covariance_eigh").fit(seen)
-    axes = pca.components_
-    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
-    if whiten:
-        kept = max(1, int((pca.explained_variance_ > 1e-7 * pca.explained_variance_[0]).sum()))
-        axes = axes[:kept] / np.sqrt(np.maximum(pca.explained_variance_[:kept], np.finfo(np.float64).tiny))[:, None]
-    mean, weights = pca.mean_.astype(np.float32), np.ascontiguousarray(axes.T, dtype=np.float32)
-    reduced = np.empty((len(vectors), weights.shape[1]), dtype=np.float32)
+    pca = PCA(min(dimensions, *seen.shape), svd_solver="randomized", random_state=seed % 2**32).fit(seen)
+    deviation = np.sqrt(pca.explained_variance_)
+    kept = int((deviation > 1e-4 * deviation[0]).sum()) if whiten else len(deviation)
+    weights = pca.components_[:kept].T / (deviation[:kept] if whiten else 1)
+    weights, mean = np.ascontiguousarray(weights, dtype=np.float32), pca.mean_.astype(np.float32)
+    reduced = np.empty((len(vectors), kept), dtype=np.float32)
     with progress.task("Reducing vectors", len(vectors), "vectors") as advance:
         for part in _blocks(vectors):
             reduced[part] = (_float32(vectors[part]) - mean) @ weights
