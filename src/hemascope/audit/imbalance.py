@@ -12,7 +12,7 @@ from hemascope.data.inspection import FEW_IMAGES, IMBALANCE_WORTH_SAYING
 from hemascope.findings import CheckResult
 
 
-def check_class_imbalance(material: Material) -> CheckResult:
+def check_imbalance(material: Material) -> CheckResult:
     """``class_imbalance``: largest class over smallest, and how many classes of equal size would be as uneven.
 
     A check of the whole set: no scores, no findings. ``summary`` holds ``verdict`` ("passed" or "found"), ``sentence``,

@@ -54,8 +54,9 @@ def check_shortcuts(material: Material, *, limit: int = MOST_IMAGES, progress: P
     size, border or metadata is above 0.1. Colour and file_bytes are reported but do not decide: cells differ in both.
 
     A check of the whole set: no scores, no findings; ``summary`` holds ``verdict``, ``sentence``, ``chance``,
-    ``classes``, ``images`` and ``probes``: name to ``balanced_accuracy``, ``low``, ``high``, ``skill``, ``found``, ``tells_of_cell``,
-    ``sentence``, or to ``not_applicable``.
+    ``classes``, ``images`` and ``probes``, a list of dictionaries, each with ``name``, ``chance`` and ``not_applicable``
+    ("" where it was made), and where it was made ``balanced_accuracy``, ``low``, ``high``, ``skill``, ``found``,
+    ``tells_of_cell`` and ``sentence``.
     """
     began = time.perf_counter()
     cells = material.cells
@@ -87,7 +88,8 @@ def check_shortcuts(material: Material, *, limit: int = MOST_IMAGES, progress: P
         "shortcut",
         cut_rule=(
             f"found where size, border or metadata alone tell the class: lower limit of the 95 % interval above chance "
-            f"by more than {SKILL:.0%} of what is left to certainty. Colour and bytes are shown only: cells differ in both"
+            f"by more than {SKILL:.0%} of what is left to certainty. Colour and bytes are shown only: cells differ in "
+            "both"
         ),
         summary={
             "verdict": "found" if telling else "passed",
@@ -95,7 +97,7 @@ def check_shortcuts(material: Material, *, limit: int = MOST_IMAGES, progress: P
             "chance": round(chance, 4),
             "classes": len(usable),
             "images": len(rows),
-            "probes": found,
+            "probes": [{"name": name, "chance": round(chance, 4), **result} for name, result in found.items()],
         },
         seconds=time.perf_counter() - began,
     )
@@ -173,6 +175,7 @@ def _try(
     if found and probe.tells_of_cell:
         sentence += " Cells of different kinds differ in this by nature, so it proves nothing by itself."
     return {
+        "not_applicable": "",
         "balanced_accuracy": round(value, 4),
         "low": round(low, 4),
         "high": round(high, 4),
