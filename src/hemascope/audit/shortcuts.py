@@ -18,7 +18,7 @@ from hemascope.findings import CheckResult
 from hemascope.metrics import confusion_matrix
 from hemascope.progress import SILENT, Progress
 
-MOST_IMAGES = 20_000
+MOST_IMAGES = 10_000
 """Images the probes are trained and tried on, at most; the time does not grow beyond."""
 
 FOLDS = 5
@@ -29,7 +29,7 @@ SKILL = 0.1
 """Share of the way from chance to certainty above which a probe is said to tell the class."""
 
 _RESAMPLES = 1000
-_TREES = 60
+_TREES = 50
 _LEAF = 5
 _TOKENS = 30  # most frequent things files say of themselves
 
@@ -54,8 +54,8 @@ def check_shortcuts(material: Material, *, limit: int = MOST_IMAGES, progress: P
     size, border or metadata is above 0.1. Colour and file_bytes are reported but do not decide: cells differ in both.
 
     A check of the whole set: no scores, no findings; ``summary`` holds ``verdict``, ``sentence``, ``chance``,
-    ``classes``, ``images`` and ``probes``, a list of dictionaries, each with ``name``, ``chance`` and ``not_applicable``
-    ("" where it was made), and where it was made ``balanced_accuracy``, ``low``, ``high``, ``skill``, ``found``,
+    ``classes``, ``images`` and ``probes``: a list of dictionaries, each with ``name``, ``chance`` and
+    ``not_applicable`` ("" where it was made), and where it was made ``balanced_accuracy``, ``low``, ``high``, ``skill``, ``found``,
     ``tells_of_cell`` and ``sentence``.
     """
     began = time.perf_counter()
@@ -87,7 +87,7 @@ def check_shortcuts(material: Material, *, limit: int = MOST_IMAGES, progress: P
     return CheckResult(
         "shortcut",
         cut_rule=(
-            f"found where size, border or metadata alone tell the class: lower limit of the 95 % interval above chance "
+            f"found where size, border or metadata alone tell the class: the 95 % interval lies above chance "
             f"by more than {SKILL:.0%} of what is left to certainty. Colour and bytes are shown only: cells differ in "
             "both"
         ),
