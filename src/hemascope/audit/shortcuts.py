@@ -55,8 +55,8 @@ def check_shortcuts(material: Material, *, limit: int = MOST_IMAGES, progress: P
 
     A check of the whole set: no scores, no findings; ``summary`` holds ``verdict``, ``sentence``, ``chance``,
     ``classes``, ``images`` and ``probes``: a list of dictionaries, each with ``name``, ``chance`` and
-    ``not_applicable`` ("" where it was made), and where it was made ``balanced_accuracy``, ``low``, ``high``, ``skill``, ``found``,
-    ``tells_of_cell`` and ``sentence``.
+    ``not_applicable`` ("" where it was made), and where it was made ``balanced_accuracy``, ``low``, ``high``,
+    ``skill``, ``found``, ``tells_of_cell`` and ``sentence``.
     """
     began = time.perf_counter()
     cells = material.cells

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hemascope.audit.material import Material
 from hemascope.cells import UNLABELLED
+from hemascope.data.sources.source import SPLIT_ALIASES
 
 FEWEST = 10
 """Images a class or source needs before its median is compared."""
@@ -30,10 +31,11 @@ def describe_statistics(material: Material) -> dict[str, Any]:
     Measures: stain_h and stain_e (mean optical densities), sharpness, foreground (share of the image) and side (root of
     the number of pixels). ``by_class`` and ``by_source`` map a name to ``n``, ``q1``, ``median``, ``q3`` and ``flag``:
     "high" or "low" where the median is far from that of the others, "" elsewhere. Sources are the cells' groups
-    (patients, slides) where there are any, else the file formats; of more than 100 the largest and the flagged are
-    listed. A median is far where it differs from the median of the others' medians by more than 1.5 robust deviations
-    within groups and, of three groups or more, by more than 3 robust deviations between the others' medians. Groups of
-    fewer than 10 images are neither flagged nor compared with.
+    (patients, slides) where there are any, else the folders beside those of class and split, else what the files say of
+    themselves (format, mode, JPEG quantisation, software): the first of these that takes two values. Of more than 100
+    the largest and the flagged are listed. A median is far where it differs from the median of the others' medians by
+    more than 1.5 robust deviations within groups and, of three groups or more, by more than 3 robust deviations between
+    the others' medians. Groups of fewer than 10 images are neither flagged nor compared with.
     """
     measures, cells = material.measures, material.cells
     values = {
@@ -57,10 +59,21 @@ def describe_statistics(material: Material) -> dict[str, Any]:
 
 def _sources(material: Material) -> tuple[NDArray[np.int64], Sequence[str]]:
     """The source of each image, as int64 (N,), and the sources' names; "" for an image of no group."""
-    groups = material.cells.groups
-    known = groups if groups is not None and (groups != "").any() else np.array(material.measures.format, dtype=np.str_)
-    names, index = np.unique(known, return_inverse=True)
-    return index.astype(np.int64), names.tolist()
+    cells, measures = material.cells, material.measures
+    if cells.groups is not None and (cells.groups != "").any():
+        return _numbered(cells.groups.tolist())
+    # A folder named as a class or a part says what an image is for, not where it comes from.
+    others = {name.lower() for name in (*cells.class_names, *SPLIT_ALIASES)}
+    folders = ["/".join(one for one in name.split("/")[:-1] if one.lower() not in others) for name in cells.ids]
+    if len(set(folders)) > 1:
+        return _numbered([folder or "(no folder)" for folder in folders])
+    said = zip(measures.format, measures.mode, measures.metadata, strict=True)
+    return _numbered([f"{kind} {mode}{'; ' if more else ''}{more}" for kind, mode, more in said])
+
+
+def _numbered(values: Sequence[str]) -> tuple[NDArray[np.int64], Sequence[str]]:
+    names = {name: number for number, name in enumerate(sorted(set(values)))}
+    return np.fromiter((names[value] for value in values), dtype=np.int64, count=len(values)), list(names)
 
 
 def _described(values: Numbers, group: NDArray[np.int64], names: Sequence[str]) -> dict[str, Group]:
