@@ -154,7 +154,7 @@ def _try(
     predicted = np.zeros(len(labels), dtype=np.int64)
     for part in np.unique(fold):
         forest = RandomForestClassifier(
-            _TREES, min_samples_leaf=_LEAF, class_weight="balanced", random_state=seed, n_jobs=-1
+            _TREES, min_samples_leaf=_LEAF, class_weight="balanced", random_state=seed, n_jobs=1
         )
         forest.fit(probe.features[fold != part], labels[fold != part])
         predicted[fold == part] = forest.predict(probe.features[fold == part])
