@@ -55,7 +55,7 @@ def test_copies_in_one_part_do_not_leak():
 
 
 def test_edited_copies_leak_through_exact_ones():
-    """A near duplicate of a copy of a test image leaks too, whichever of the copies the pair names, either way round."""
+    """A near duplicate of a copy of a test image leaks too, whichever copy the pair names and either way round."""
     hashes, parts = ["a", "b", "b", "c"], ["train", "train", "test", "test"]
     for left, right in ((0, 1), (1, 0)):
         result = check_leakage(material(hashes, parts), np.array([left]), np.array([right]))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hemascope.audit import shortcuts
 from hemascope.audit.imbalance import check_imbalance
 from hemascope.audit.material import Material, Measures
 from hemascope.audit.shortcuts import check_shortcuts
@@ -17,6 +18,12 @@ from hemascope.embeddings import Embeddings
 from hemascope.findings import CheckResult
 
 COUNT = 240
+
+
+@pytest.fixture(autouse=True)
+def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer trees than in earnest: what is asked here is plain enough for them, and the tests stay quick."""
+    monkeypatch.setattr(shortcuts, "_TREES", 8)
 
 
 def measures(count: int = COUNT, seed: int = 0) -> Measures:
