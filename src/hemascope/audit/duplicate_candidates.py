@@ -68,7 +68,7 @@ def find_candidates(
 def edited_copy(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """One image (S, S, 3) as it could have come back: cropped, coarser, saved as JPEG, turned, brighter, restained."""
     side = image.shape[0]
-    field = side * float(rng.choice([1.0, 0.85, rng.uniform(0.85, 1), rng.uniform(0.67, 1)]))
+    field = side * float(rng.choice([1.0, 0.85, rng.uniform(0.85, 1), *rng.uniform(0.65, 0.85, 2)]))
     left, top = rng.uniform(0, side - field, 2) if field >= 0.85 * side else ((side - field) / 2, (side - field) / 2)
     coarse = max(4, int(rng.choice([side, round(side * rng.uniform(0.5, 1))])))
     picture = Image.fromarray(image).resize(
