@@ -80,7 +80,7 @@ def test_nothing_to_be_told():
     """Where nothing but chance tells the class, the verdict is passed, and what never varies is not applicable."""
     result = check_shortcuts(material(measures(), cells(TWO)))
     tried = probes(result)
-    assert result.summary["verdict"] == "passed" and result.scores is None and not result.findings
+    assert result.summary["verdict"] == "passed" and result.passed and result.scores is None and not result.findings
     assert tried["border"]["low"] < 0.5 + 0.05 and not tried["border"]["found"]
     for name in ("size", "metadata"):
         assert "same in every image" in tried[name]["not_applicable"]
@@ -96,7 +96,7 @@ def test_what_no_cell_decides_is_found(name: str):
         "metadata": lambda: replace(plain, metadata=[f"quantisation {one}" for one in TWO]),
     }[name]()
     result = check_shortcuts(material(changed, cells(TWO)))
-    assert result.summary["verdict"] == "found"
+    assert result.summary["verdict"] == "found" and not result.passed
     told = probes(result)[name]
     assert told["found"] and told["balanced_accuracy"] > 0.95 and told["low"] > 0.9
     assert told["sentence"] in result.summary["sentence"]

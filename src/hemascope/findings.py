@@ -110,7 +110,8 @@ class CheckResult:
     cut_rule        how the cut was found, in words; every automatic choice is stated
     findings        worst first
     not_applicable  why the check could not be made, "" where it was. Not applicable is not passed
-    summary         figures for the report, plain JSON (numbers, strings, lists, dicts)
+    summary         figures for the report, plain JSON (numbers, strings, lists, dicts). Checks of the whole set, which
+                    have no findings, say here what they found: ``verdict``, "passed" or "found", and ``sentence``
     seconds         it took
     """
 
@@ -135,8 +136,8 @@ class CheckResult:
 
     @property
     def passed(self) -> bool:
-        """Made, and nothing found."""
-        return not self.not_applicable and not self.findings
+        """Made, and nothing found: neither an image nor, by a check of the whole set, a verdict of "found"."""
+        return not self.not_applicable and not self.findings and self.summary.get("verdict") != "found"
 
 
 @dataclass(frozen=True)
