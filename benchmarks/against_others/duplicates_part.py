@@ -128,7 +128,7 @@ def near_part(setting: Setting) -> list[Row]:
 
 def _near_cleanvision(near: _Near) -> list[Row]:
     rows = []
-    for side, words in ((8, " (default)"), (6, ""), (4, "")):
+    for side, words in ((8, " (default)"), (4, "")):
         answer = near.setting.theirs.cleanvision(
             f"near_cleanvision_{side}", near.folder, ["near_duplicates"], "--hash-size", str(side)
         )
