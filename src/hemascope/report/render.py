@@ -9,23 +9,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from hemascope.atomic import write_text
 from hemascope.report import figures
+from hemascope.report.page import markup, page, write_page
 from hemascope.report.records import RunRecords, load_records
-from hemascope.report.wording import (
-    NOT_RECORDED,
-    change,
-    comparison_verdict,
-    confusions,
-    count,
-    duration,
-    headline_split,
-    interval,
-    number,
-    percent,
-    points,
-    verdict,
-)
+from hemascope.report.wording import comparison_verdict, confusions, headline_split, verdict
 from hemascope.results import Comparison, Mistake, SplitEvaluation
 
 LONGEST_LIST = 200
@@ -85,7 +72,7 @@ def render_report(run: Path, output: Path | None = None) -> Path:
     """
     records = load_records(run)
     target = run / "report.html" if output is None else output
-    _write(target, _page("report.html.j2", _report_view(records)))
+    write_page(target, page("report.html.j2", _report_view(records)))
     return target
 
 
@@ -107,38 +94,9 @@ def render_comparison(comparison: Comparison, output: Path) -> None:
         "comparison": comparison,
         "verdict": comparison_verdict(comparison),
         "metrics": metrics,
-        "figure": _markup(figures.differences(comparison)),
+        "figure": markup(figures.differences(comparison)),
     }
-    _write(output, _page("comparison.html.j2", view))
-
-
-def _write(path: Path, html: str) -> None:
-    # A file name that is no valid Unicode holds lone surrogates, which UTF-8 cannot say.
-    write_text(path, html.encode("utf-8", "replace").decode("utf-8"))
-
-
-def _markup(svg: str | None) -> Any:
-    """The SVG of svg.draw, whose text is escaped already, as safe for the page."""
-    from markupsafe import Markup
-
-    return None if svg is None else Markup(svg)
-
-
-def _page(template: str, view: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("hemascope.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=percent, number=number, interval=interval, points=points, change=change, count=count, duration=duration
-    )
-    environment.globals.update(NOT_RECORDED=NOT_RECORDED)
-    return environment.get_template(template).render(view)
+    write_page(output, page("comparison.html.j2", view))
 
 
 def _report_view(records: RunRecords) -> dict[str, Any]:
@@ -182,10 +140,10 @@ def _report_view(records: RunRecords) -> dict[str, Any]:
         "timing": _timing(manifest.timing),
         "reproduce": _commands(records),
         "figures": {
-            "composition": _markup(figures.composition(class_names, split_counts)),
-            "curves": _markup(figures.curves(records.stages)),
-            "metrics": _markup(figures.split_metrics(splits)),
-            "classes": _markup(figures.class_metrics(main)),
+            "composition": markup(figures.composition(class_names, split_counts)),
+            "curves": markup(figures.curves(records.stages)),
+            "metrics": markup(figures.split_metrics(splits)),
+            "classes": markup(figures.class_metrics(main)),
         },
     }
 
