@@ -94,7 +94,7 @@ class _Near:
     def pairs_row(self, tool: str, pairs: NDArray[np.int64], distance: NDArray[Any], seconds: float) -> Row:
         count = len(self.names)
         theirs = pair_average_precision(pairs, distance, self.wanted, count)
-        return self.row(tool, theirs, seconds, theirs=pair_f1(pairs, self.wanted, count)[1])
+        return self.row(tool, theirs, seconds, their_pairs=pair_f1(pairs, self.wanted, count)[1])
 
 
 def near_part(setting: Setting) -> list[Row]:
