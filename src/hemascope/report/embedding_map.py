@@ -146,7 +146,8 @@ def _places(position: NDArray[np.float32]) -> NDArray[np.int64]:
     low, high = position.min(axis=0).astype(np.float64), position.max(axis=0).astype(np.float64)
     extent = max(float((high - low).max()), 1e-12)
     centred = (position - (low + high) / 2) / extent * [1, -1] + 0.5
-    return np.rint(_SPAN * centred).astype(np.int64)
+    places: NDArray[np.int64] = np.rint(_SPAN * centred).astype(np.int64)
+    return places
 
 
 def _caption(one: MapPoints) -> str:
