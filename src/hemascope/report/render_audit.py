@@ -29,7 +29,7 @@ class CheckView:
     """One check as the template shows it.
 
     clusters  the worst findings with pictures; ``more`` findings beyond them are in the ledger alone
-    figure    of a check of the whole set
+    figure    of a check of the whole set, ``legend`` what its colours mean
     probes    of the shortcut check, one a row
     """
 
@@ -40,6 +40,7 @@ class CheckView:
     more: int = 0
     distribution: Any = None
     figure: Any = None
+    legend: Sequence[str] = ()
     facts: tuple[tuple[str, str], ...] = ()
     tables: tuple[Table, ...] = ()
     probes: Sequence[Any] = ()
@@ -97,9 +98,10 @@ def _check(check: Check, result: CheckResult | None, report: AuditReport, galler
         return CheckView(check, result, came_out)
     facts, tables = facts_of(result.summary)
     probes = [one for one in result.summary.get("probes") or [] if isinstance(one, dict)]
-    figure = None
+    figure, counts = None, {}
     if check.code == "class_imbalance":
-        figure = figures.composition(report.class_names, _counts(report))
+        counts = _counts(report)
+        figure = figures.composition(report.class_names, counts)
     elif check.code == "shortcut":
         figure = audit_figures.probes(probes)
     return CheckView(
@@ -110,6 +112,7 @@ def _check(check: Check, result: CheckResult | None, report: AuditReport, galler
         more=max(0, len(result.findings) - SHOWN),
         distribution=markup(audit_figures.distribution(result)),
         figure=markup(figure),
+        legend=list(counts),
         facts=facts,
         tables=tables,
         probes=probes,
