@@ -45,6 +45,9 @@ EXPOSURES = {
 FULL_SIZE = 3000
 NEIGHBOURS = 10
 DIRECTIONS = 256
+MAY_BE_THE_SET = ("other stain", "drawn cell")
+"""Kinds that a whole set may be of: left out where they are as near to its images as these are to each other."""
+
 _DROPPED = frozenset({"overlay", "foreign picture", "empty field", "several cells"})
 
 
@@ -99,9 +102,9 @@ def _evidence(
     agreement, group = repeated_picture(
         images, np.ascontiguousarray(reduced[:, :64]), rows, seed=seed, progress=progress
     )
-    exposures, kinds = _exposures(material, rows, progress)
     vectors = material.embeddings.vectors
     own = vectors if len(rows) == len(vectors) else vectors[rows]
+    exposures, kinds = _unlike_the_set(*_exposures(material, rows, progress), own, seed)
     unlike = unlikeness(own, exposures, seed=seed)
     fault = _in_units_of_the_line(unlike, SPREADS)
     far = _in_units_of_the_line(distance, SPREADS)
@@ -131,6 +134,24 @@ def _exposures(
                 advance(len(parts[-1]))
             kinds.append(np.full(len(made), number))
     return np.concatenate(parts), np.concatenate(kinds)
+
+
+def _unlike_the_set(
+    exposures: NDArray[np.float16], kinds: NDArray[np.int64], own: NDArray[np.float16], seed: int
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """The exposures without those of a kind that the set itself is of: a set of drawn cells, or of another stain."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(own))[:FULL_SIZE])
+    sample = own[rows]
+    space = reduce(standardised(np.concatenate([sample, exposures]), seed=seed), 64, seed=seed)
+    inside, outside = space[: len(sample)], space[len(sample) :]
+    usual = np.sqrt(nearest(inside, min(NEIGHBOURS, len(inside) - 1), seed=seed)[0]).mean(1)
+    found = np.sqrt(nearest(inside, min(NEIGHBOURS, len(inside)), queries=outside, seed=seed)[0]).mean(1)
+    keep = np.ones(len(kinds), dtype=bool)
+    for number in (KINDS.index(kind) for kind in MAY_BE_THE_SET):
+        mine = kinds == number
+        if np.median(found[mine]) <= np.quantile(usual, 0.9):
+            keep &= ~mine
+    return exposures[keep], kinds[keep]
 
 
 def _likeliest_kinds(
