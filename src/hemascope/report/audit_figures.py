@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BINS = 60
 MOST_SOURCES = 24
-"""Sources drawn, those with most images; the table has more."""
+"""Sources drawn: those that stand apart, then those with most images; the table has more."""
 
 
 def distribution(result: CheckResult) -> str | None:
@@ -121,8 +121,12 @@ def quartiles(name: str, statistics: Mapping[str, Any], key: str) -> str | None:
     if not measures:
         return None
     first = _groups(measures[0], key)
-    rows = sorted(first, key=lambda group: -first[group]["n"])[:MOST_SOURCES] if key == "by_source" else list(first)
-    rows = [group for group in first if group in rows]
+    if key == "by_source":
+        apart = {name for one in measures for name, group in _groups(one, key).items() if group.get("flag")}
+        chosen = sorted(first, key=lambda name: (name not in apart, -first[name]["n"]))[:MOST_SOURCES]
+        rows = [name for name in first if name in chosen]
+    else:
+        rows = list(first)
     if not 0 < len(rows) <= MAX_CLASSES:
         return None
 
@@ -142,7 +146,7 @@ def quartiles(name: str, statistics: Mapping[str, Any], key: str) -> str | None:
                 )  # fmt: skip
             axes.set_title(_short_title(str(measure.get("title", ""))), fontsize=11, color=MUTED)
             axes.tick_params(length=0)
-            axes.locator_params(axis="x", nbins=3)
+            axes.locator_params(axis="x", nbins=3 if len(measures) < 4 else 2)
             axes.grid(visible=False, axis="y")
             axes.spines["left"].set_color(GRID)
         grid[0].set_yticks(range(len(rows)), [plain(group, 22) for group in rows], color=INK, fontsize=12)

@@ -106,6 +106,8 @@
     canvas.setAttribute("aria-label", `Map of ${data.ids.length} cells${data.panels[number].title ? ", " + data.panels[number].title : ""}. Arrow keys go from cell to cell.`);
     frame.replaceChildren(canvas);
     const panel = { canvas, frame, ...data.panels[number], zoom: 1, left: 0, top: 0, width: 0, height: 0, pointers: new Map() };
+    const shuffled = (index) => Math.imul(index + 1, 2654435761) >>> 0;
+    panel.mixed = panel.cells.map((_, index) => index).sort((a, b) => shuffled(a) - shuffled(b));
     panel.at = new Map(panel.cells.map((cell, index) => [cell, index]));
     return panel;
   });
@@ -146,24 +148,22 @@
     context.clearRect(0, 0, width, height);
     const crowd = Math.sqrt(Math.min(width, height) ** 2 / Math.max(panel.cells.length, 1));
     const size = Math.max(1.6, Math.min(4.5, 0.3 * crowd)) * Math.min(2.2, panel.zoom ** 0.4);
-    const members = groups.map(() => []);
-    panel.cells.forEach((cell, index) => members[groupOf[cell]].push(index));
-    const order = groups.map((_, number) => number).sort((a, b) => (groups[b].back ? 1 : 0) - (groups[a].back ? 1 : 0));
-    for (const number of order) {
-      const group = groups[number];
-      if (hidden.has(number) || !members[number].length) continue;
-      context.fillStyle = fill(group);
-      context.strokeStyle = paper;
-      context.lineWidth = 0.5;
-      context.globalAlpha = group.back ? 0.35 : 0.85;
-      const own = size * (group.large ? 1.6 : group.back ? 0.8 : 1);
-      for (const index of members[number]) {
+    context.strokeStyle = paper;
+    context.lineWidth = 0.5;
+    // What is of no interest first; the rest mixed, or the last class would cover all others.
+    for (const back of [true, false]) {
+      for (const index of panel.mixed) {
+        const group = groups[groupOf[panel.cells[index]]];
+        if (!group.back === back || hidden.has(groupOf[panel.cells[index]])) continue;
         const [x, y] = place(panel, index);
         if (x < -9 || y < -9 || x > width + 9 || y > height + 9) continue;
+        const own = size * (group.large ? 1.6 : back ? 0.8 : 1);
+        context.globalAlpha = back ? 0.35 : 0.85;
+        context.fillStyle = fill(group);
         context.beginPath();
         mark(context, x, y, own, group.shape);
         context.fill();
-        if (!group.back) context.stroke();
+        if (!back && own > 2) context.stroke();
       }
     }
     context.globalAlpha = 1;
