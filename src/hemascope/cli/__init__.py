@@ -29,7 +29,7 @@ def main(quiet: bool) -> None:
     \b
     First steps:
       hemascope demo                                  try it without any images
-      hemascope inspect my_cells/                     what is in there?
+      hemascope audit my_cells/ -o audits/first       what does not belong there?
       hemascope train my_cells/ -o runs/first         train, evaluate, report
       hemascope predict runs/first new/ -o out.csv    name new cells
     """

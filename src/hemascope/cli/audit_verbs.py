@@ -110,7 +110,9 @@ def audit(
     say()
     say(f"Report:  {audited.page}  (open it in a browser)")
     say(f"Ledger:  {audited.ledger}")
-    clean = shlex.join(["hemascope", "clean", path, "--ledger", str(audited.ledger), "-o", "clean.store"])
+    settings = [word for override in overrides for word in ("--set", override)]
+    settings += [] if config_file is None else ["--config", str(config_file)]
+    clean = shlex.join(["hemascope", "clean", path, "--ledger", str(audited.ledger), "-o", "clean.store", *settings])
     say(f"Next:    decide in the report or the ledger, then: {clean}")
 
 

@@ -93,7 +93,12 @@ def train(
                 config=config.model,
                 class_names=cells.class_names,
                 preparation=config.data.preparation,
-                provenance={**provenance, "data_source": cells.source, "data_fingerprint": cells.fingerprint()},
+                provenance={
+                    **provenance,
+                    "data_source": cells.source,
+                    "data_fingerprint": cells.fingerprint(),
+                    "data_cleaning": cells.cleaning,
+                },
             )
             save_content(folder, cells, np.flatnonzero(np.isin(assignment.assignment, ("train", "validation"))))
             save_samples(folder / "samples", cells, assignment, config)
