@@ -51,6 +51,7 @@ CHECKS: dict[str, Check] = {
         Check("bright", "Too bright", "warning", "Is every image dark enough to be read?"),
         Check("blurred", "Blurred", "warning", "Is every image in focus, compared with the others?"),
         Check("low_information", "Low information", "warning", "Does every image hold as much detail as a cell has?"),
+        Check("odd_stain", "Odd stain", "warning", "Is every image coloured as the others are?"),
         Check("exact_duplicate", "Exact duplicates", "error", "Is every image there once only, pixel by pixel?"),
         Check("conflicting_label", "Conflicting labels", "error", "Do equal pictures have equal labels?"),
         Check("near_duplicate", "Near duplicates", "warning", "Is any image an edited copy of another?"),

@@ -19,11 +19,15 @@ from hemascope.audit.near_duplicates import check_near_duplicates
 from hemascope.audit.off_topic import check_off_topic
 from hemascope.audit.quality import check_quality
 from hemascope.audit.shortcuts import check_shortcuts
+from hemascope.audit.stain import check_stain
 from hemascope.findings import CHECKS, CheckResult
 from hemascope.progress import SILENT, Progress
 
 EMBEDDED_CHECKS = frozenset({"near_duplicate", "off_topic", "outlier", "label_error"})
 """Checks that need embeddings; without them nothing has to be embedded."""
+
+QUALITY_CHECKS = frozenset(list(CHECKS)[: list(CHECKS).index("odd_stain")])
+"""Checks of single images by themselves, which are made together."""
 
 
 def conduct(
@@ -50,8 +54,10 @@ def conduct(
             own = result.seconds or seconds
             found[result.check] = _with_seconds(result, own)
 
-    if wanted - EMBEDDED_CHECKS - {"exact_duplicate", "conflicting_label", "leakage", "class_imbalance", "shortcut"}:
+    if wanted & QUALITY_CHECKS:
         take(lambda: check_quality(material))
+    if "odd_stain" in wanted:
+        take(lambda: check_stain(material))
     if wanted & {"exact_duplicate", "conflicting_label"}:
         take(lambda: check_exact_duplicates(material))
     nothing = np.empty(0, dtype=np.int64)

@@ -26,7 +26,7 @@ SAMPLE = 3000
 ROUNDS: tuple[tuple[int, float | None], ...] = ((256, 0.5), (256, 0.3), (512, None))
 """Directions, and the share by which the covariance is shrunk; None for the last, a logistic regression."""
 
-SUSPICIOUS = 2.0
+SUSPICIOUS = 3.0
 """Left out of the next round: beyond the median by so many spreads of the better half of the scores."""
 
 _PENALTY = 1e-3

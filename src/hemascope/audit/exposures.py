@@ -1,8 +1,8 @@
 """Pictures that do not belong, made on purpose: what a detector of off-topic images learns from.
 
 Outlier exposure (Hendrycks, Mazeika, Dietterich 2019): the kinds of fault are known beforehand (a foreign picture laid
-over a cell, a foreign picture alone, an empty field, several cells, another stain, a cell drawn by a program), their
-particular looks are not. So many different ones are made by rule. Dead leaves and noise with the spectrum of nature
+over a cell, a foreign picture alone, an empty field, several cells, a cell drawn by a program), their particular looks
+are not. So many different ones are made by rule. Dead leaves and noise with the spectrum of nature
 share the statistics of photographs (Baradad et al. 2021) without being any.
 """
 
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from hemascope.errors import UsageError
 
-KINDS = ("overlay", "foreign picture", "empty field", "several cells", "other stain", "drawn cell")
+KINDS = ("overlay", "foreign picture", "empty field", "several cells", "drawn cell")
 WEAKEST, STRONGEST = 0.12, 0.75
 """Opacity of a foreign picture laid over a cell."""
 
@@ -115,16 +115,6 @@ def _several(cells: Pixels, rng: np.random.Generator) -> Pixels:
     return np.ascontiguousarray(np.rot90(made, int(rng.integers(4))))
 
 
-def _other_stain(cells: Pixels, rng: np.random.Generator) -> Pixels:
-    """The same cell in other dyes: its optical densities (Beer, Lambert) mixed and scaled anew."""
-    density = -np.log((cells[rng.integers(len(cells))].astype(np.float32) + 1) / 256)
-    strength = rng.uniform(0.25, 0.7)
-    mixing = np.eye(3) * (1 - strength / 2) + rng.normal(0, strength, (3, 3))
-    ground = rng.normal(0, 0.08, 3) * strength
-    mixed = np.clip(density @ mixing.astype(np.float32) + ground, 0, None)
-    return _levels(256 * np.exp(-mixed) - 1)
-
-
 def _levels(values: NDArray[np.floating]) -> Pixels:
     levels: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return levels
@@ -142,7 +132,6 @@ _MAKERS: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
     "foreign picture": _foreign,
     "empty field": _empty_field,
     "several cells": _several,
-    "other stain": _other_stain,
 }
 
 

@@ -37,7 +37,6 @@ EXPOSURES = {
     "foreign picture": 400,
     "empty field": 200,
     "several cells": 300,
-    "other stain": 400,
     "drawn cell": 200,
 }
 """How many of each kind are made for a set of FULL_SIZE images or more; fewer for smaller sets."""
@@ -45,7 +44,7 @@ EXPOSURES = {
 FULL_SIZE = 3000
 NEIGHBOURS = 10
 DIRECTIONS = 256
-MAY_BE_THE_SET = ("other stain", "drawn cell")
+MAY_BE_THE_SET = ("drawn cell",)
 """Kinds that a whole set may be of: left out where they are as near to its images as these are to each other."""
 
 _DROPPED = frozenset({"overlay", "foreign picture", "empty field", "several cells"})
@@ -71,7 +70,7 @@ def check_off_topic(material: Material, *, progress: Progress = SILENT) -> tuple
     """``off_topic`` and ``outlier``: what should not be in the set at all, and what is merely unlike the rest.
 
     Scores are 0.5 at the line and fall with the distance beyond it. Proposed for dropping: overlays, foreign pictures,
-    empty fields, several cells. Other stains, drawn cells and outliers are for a person to look at. Not applicable
+    empty fields, several cells. Drawn cells and outliers are for a person to look at. Not applicable
     below 50 different images, and off_topic not without a network to embed the made faults with.
     """
     began = time.perf_counter()
@@ -139,7 +138,7 @@ def _exposures(
 def _unlike_the_set(
     exposures: NDArray[np.float16], kinds: NDArray[np.int64], own: NDArray[np.float16], seed: int
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """The exposures without those of a kind that the set itself is of: a set of drawn cells, or of another stain."""
+    """The exposures without those of a kind that the set itself is of: a set of drawn cells."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(own))[:FULL_SIZE])
     sample = own[rows]
     space = reduce(standardised(np.concatenate([sample, exposures]), seed=seed), 64, seed=seed)
