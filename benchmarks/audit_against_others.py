@@ -28,19 +28,24 @@ from pathlib import Path
 from typing import Any
 
 from against_others.duplicates_part import exact_part, near_part
+from against_others.labels_part import labels_part
 from against_others.ours import Ours
+from against_others.pictures_part import foreign_part, overlays_part
 from against_others.quality_part import quality_part
 from against_others.rows import Row, Setting
 from against_others.sets import make_base
 from against_others.theirs import Theirs
 from audit_duplicates import SEEN
 from figures import add_json_option, publish
+from planted_pictures import Photographs
 
 PARTS: dict[str, Callable[[Setting], list[Row]]] = {
     "quality": quality_part,
     "exact": exact_part,
     "near": near_part,
+    "labels": labels_part,
 }
+PICTURES = {"overlays": overlays_part, "foreign": foreign_part}
 
 
 def main() -> None:
@@ -50,7 +55,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for planted sets and answers; may be large")
     parser.add_argument("--cells", type=int, help="so many of the cells, by lot; default all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS, *PICTURES], default=[*PARTS, *PICTURES])
+    parser.add_argument("--photographs", type=Path, help="folder of photographs to lay over cells")
     add_json_option(parser, "audit_against_others")
     options = parser.parse_args()
     began = time.perf_counter()
@@ -68,8 +74,10 @@ def main() -> None:
     log(began, "embedded")
     setting = Setting(options.work, base, ours, theirs, options.seed)
     rows: list[dict[str, Any]] = []
+    photographs = Photographs(options.photographs, half=1)
+    parts = {**PARTS, **{name: partial(part, photographs=photographs) for name, part in PICTURES.items()}}
     for name in options.parts:
-        rows += kept_rows(options.work / f"{name}.rows.json", partial(PARTS[name], setting))
+        rows += kept_rows(options.work / f"{name}.rows.json", partial(parts[name], setting))
         log(began, f"part {name}")
 
     figures = {

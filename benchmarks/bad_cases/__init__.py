@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bad_cases.arrays import ARRAYS
+from bad_cases.audits import AUDITS
 from bad_cases.case import Case
 from bad_cases.folders import FOLDERS
 from bad_cases.images import IMAGES
@@ -19,5 +20,6 @@ CASES: dict[str, tuple[Case, ...]] = {
     "Settings and the call itself": SETTINGS,
     "Weights and models": MODELS,
     "Outputs, resuming and results": OUTPUTS,
+    "Audits, ledgers and cleaning": AUDITS,
 }
 """Section of the table to its cases, in order."""
