@@ -27,7 +27,7 @@ from hemascope.progress import SILENT, Progress
 FEWEST = 50
 """Images of which a set must have so many before anything can be called unlike the rest."""
 
-SPREADS = 6.0
+SPREADS = 7.0
 """The line of both scores: so many spreads of the better half beyond the median."""
 
 OUTLIER_SPREADS = 5.0
