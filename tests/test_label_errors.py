@@ -9,7 +9,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import average_precision_score
 
-from hemascope.audit import out_of_fold
+from hemascope.audit import label_errors, out_of_fold
 from hemascope.audit.label_errors import check_label_errors, confident_joint, label_score, noise_matrix
 from hemascope.audit.material import Material
 from hemascope.audit.measure import measure_prepared
@@ -124,13 +124,29 @@ def test_a_copy_cannot_vouch_for_a_wrong_label(bound_by: str) -> None:
 def test_copies_teach_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture that is there thirty times at a thirtieth of the weight changes nothing for the others."""
     monkeypatch.setattr(out_of_fold, "standardised", lambda vectors, seed: np.asarray(vectors, np.float32))
-    labels, vectors = made(200)
+    labels, vectors = made(200, apart=1.0)
+    vectors[0] *= 4
     fold = np.arange(200) % FOLDS
     once = out_of_fold_probabilities(vectors, labels, fold, seed=0)
     rows = np.concatenate([np.arange(200), np.zeros(29, np.int64)])
     weights = np.where(rows == 0, 1 / 30, 1.0)
     often = out_of_fold_probabilities(vectors[rows], labels[rows], fold[rows], seed=0, weights=weights)
     np.testing.assert_allclose(often.probabilities[:200], once.probabilities, atol=1e-4)
+
+
+def test_equal_pictures_share_one_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of four equal pictures teaches a quarter, all others one; pictures of unknown hash are equal to none."""
+    seen: dict[str, Any] = {}
+
+    def watched(*given: Any, **named: Any) -> Any:
+        seen.update(named)
+        return out_of_fold_probabilities(*given, **named)
+
+    monkeypatch.setattr(label_errors, "out_of_fold_probabilities", watched)
+    truth, vectors = made(200)
+    hashes = ["c" * 32] * 4 + [""] * 3 + [f"{i:032x}" for i in range(193)]
+    check_label_errors(material_of(truth, vectors, hashes))
+    np.testing.assert_allclose(seen["weights"], [0.25] * 4 + [1] * 196)
 
 
 def test_the_models_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +191,17 @@ def test_a_bounded_sample_teaches_and_all_are_judged(monkeypatch: pytest.MonkeyP
     result = check_label_errors(material_of(labels, vectors))
     assert result.scores is not None and np.isfinite(result.scores).all()
     assert average_precision_score(wrong, -result.scores) > 0.95
+
+
+def test_a_sample_with_more_of_a_rare_class_keeps_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rare classes are drawn more often than others, yet where vectors say nothing a class is as likely as it is
+    frequent."""
+    monkeypatch.setattr(out_of_fold, "LARGEST_FIT", 800)
+    monkeypatch.setattr(out_of_fold, "_FEWEST_DRAWN", 60)
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([rng.integers(2, size=2940), np.full(60, 2)])
+    told = out_of_fold_probabilities(rng.normal(0, 1, (3000, 5)), labels, np.arange(3000) % FOLDS, seed=0)
+    assert 0.01 < told.probabilities[:, 2].mean() < 0.03
 
 
 def test_confident_learning_counts_by_hand() -> None:

@@ -85,16 +85,17 @@ def out_of_fold_probabilities(
     drawn, rate = _drawn(labels, rng)
     with progress.task("judging labels", 2 * len(drawn) + len(labels), "images") as advance:
         sums = _Sums(len(rate), scaled.shape[1], rate)
+        stands_for = weights[drawn] / rate[labels[drawn]]
         taught = _Taught(rows[drawn], fold[drawn], labels[drawn], weights[drawn])
         sums.add(scaled, taught, advance=advance)
         models = [sums.models(shrinkage) for shrinkage in SHRINKAGES]
         found = _scores(scaled, taught.rows, taught.fold, models, advance)
-        fits = [_temperature(scores, taught.labels, taught.weights) for scores in found]
+        fits = [_temperature(scores, taught.labels, stands_for) for scores in found]
         best = int(np.argmin([loss for _, loss in fits]))
         out = _doubted(found[best] / np.float32(fits[best][0]), taught)
         sums.add(scaled, taught.of(out), sign=-1)
         scores = _scores(scaled, rows, fold, [sums.models(SHRINKAGES[best])], advance)[0]
-    temperature, _ = _temperature(scores[drawn], taught.labels, taught.weights)
+    temperature, _ = _temperature(scores[drawn], taught.labels, stands_for)
     scores /= np.float32(temperature)
     scores -= logsumexp(scores, axis=1, keepdims=True)
     return OutOfFold(np.exp(scores), SHRINKAGES[best], float(out.mean()))
