@@ -30,7 +30,7 @@ def labels_part(setting: Setting) -> list[Row]:
     rows = []
     for kind in KINDS:
         for share in SHARES:
-            labels = flip_labels(cells.labels, len(cells.class_names), share, setting.seed, kind=kind)
+            labels = flip_labels(cells.labels, cells.class_names, share, setting.seed, kind=kind)
             flipped = labels != cells.labels
             material = replace(given.material, cells=replace(cells, labels=labels))
             started = time.perf_counter()
