@@ -6,12 +6,12 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from hemascope.audit.label_errors import check_label_errors
 from planted_labels import flip_labels
 
 from against_others.measures import f1, image_average_precision, precision_at_planted
 from against_others.rows import Row, Setting
 from against_others.theirs import feature_files
+from hemascope.audit.label_errors import check_label_errors
 
 SHARES = (0.01, 0.03, 0.1)
 KINDS = ("uniform", "confusable")
