@@ -150,7 +150,11 @@ def git_commit() -> str | None:
     def git(*arguments: str) -> str | None:
         try:
             answer = subprocess.run(
-                ["git", "--no-optional-locks", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+                ["git", "--no-optional-locks", "-C", str(folder), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
             )
         except (OSError, subprocess.SubprocessError):
             return None
