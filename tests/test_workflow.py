@@ -14,7 +14,7 @@ from training_setup import features_stage, image_stage, tiny_cells, tiny_config,
 from hemascope import workflow
 from hemascope.config import RunConfig, StageConfig
 from hemascope.data.synthetic import write_synthetic_folder
-from hemascope.errors import DataError, NonFiniteLossError, RunError, UsageError
+from hemascope.errors import DataError, NonFiniteLossError, RunError, SplitError, UsageError
 from hemascope.evaluation.record import load_predictions
 from hemascope.progress import SilentProgress
 from hemascope.training.stage import StageRun
@@ -66,6 +66,19 @@ def test_the_bundle_scores_as_training_saw_it(run: Any) -> None:
     manifest = json.loads((run.folder / "manifest.json").read_text())
     measured = run.evaluation.splits["validation"].metrics["balanced_accuracy"].value
     assert measured == pytest.approx(manifest["best"]["balanced_accuracy"])
+
+
+def test_the_map_before_and_after_training_shows_the_test_part(run: Any, cells: Path, tmp_path: Path) -> None:
+    """Two maps of the same cells, those of the run's test part alone, each with numbers of its own."""
+    drawn = workflow.draw_map(cells, output=tmp_path / "map.html", run=run.folder)
+    before, after = drawn.maps
+    tested = load_predictions(run.folder / "predictions" / "test.parquet")
+    assert drawn.part == "test" and len(before.rows) == len(tested) >= 10
+    np.testing.assert_array_equal(before.rows, after.rows)
+    assert (before.title, after.title) == ("before training", "after training")
+    assert before.silhouette != after.silhouette
+    with pytest.raises(SplitError, match="no part 'exam'; it has"):
+        workflow.draw_map(cells, output=tmp_path / "map.html", run=run.folder, part="exam")
 
 
 def test_evaluate_gives_the_same_numbers(run: Any, cells: Path, tmp_path: Path) -> None:
