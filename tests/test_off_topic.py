@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +40,10 @@ def material_of(images: np.ndarray, labels: np.ndarray | None = None, **traits: 
         labels=np.zeros(count, np.int64) if labels is None else labels,
         class_names=("a", "b"),
         ids=[f"{i}.png" for i in range(count)],
-        content_hash=traits.pop("content_hash", [f"{i:032x}" for i in range(count)]),
+        # In no order: what is found must not depend on how hashes sort.
+        content_hash=traits.pop(
+            "content_hash", [hashlib.md5(bytes([i % 256, i // 256])).hexdigest() for i in range(count)]
+        ),
     )
     vectors = Thumbnails()(images)
     embeddings = Embeddings(vectors, [Level("final", 0, vectors.shape[1])], "thumbnails")

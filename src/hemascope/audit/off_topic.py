@@ -8,6 +8,7 @@ Exact copies are collapsed first: sixteen hundred copies of one picture are the 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +76,7 @@ def check_off_topic(material: Material, *, progress: Progress = SILENT) -> tuple
     """
     began = time.perf_counter()
     cells = material.cells
-    _, rows, copy_of = np.unique(np.asarray(cells.content_hash, dtype="S"), return_index=True, return_inverse=True)
+    rows, copy_of = _different(cells.content_hash)
     if len(rows) < FEWEST:
         reason = f"it takes {FEWEST} different images to say what is usual; there are {len(rows)}"
         return CheckResult("off_topic", not_applicable=reason), CheckResult("outlier", not_applicable=reason)
@@ -88,6 +89,15 @@ def check_off_topic(material: Material, *, progress: Progress = SILENT) -> tuple
     began = time.perf_counter()
     evidence = _evidence(material, rows, reduced[rows], distance, progress)
     return _off_topic(material, evidence, copy_of, began), outlier
+
+
+def _different(content_hash: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first image of each different picture, rising, int64 (M,), and which of these every image is, int64 (N,)."""
+    _, first, inverse = np.unique(np.asarray(content_hash, dtype="S"), return_index=True, return_inverse=True)
+    order = np.argsort(first)  # np.unique sorts by hash; the rest of this file needs the order of the images
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return first[order].astype(np.int64), place[inverse]
 
 
 def _evidence(
