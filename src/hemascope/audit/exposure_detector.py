@@ -23,8 +23,8 @@ FOLDS = 2
 SAMPLE = 3000
 """Own images a model is fitted on, at most."""
 
-ROUNDS: tuple[tuple[int, float | None], ...] = ((256, 0.5), (256, 0.3), (512, None))
-"""Directions, and the share by which the covariance is shrunk; None for the last, a logistic regression."""
+ROUNDS: tuple[tuple[int, float | None], ...] = ((256, 0.5), (256, 0.3), (512, None), (512, None))
+"""Directions, and the share by which the covariance is shrunk; None for the last two, logistic regressions."""
 
 SUSPICIOUS = 3.0
 """Left out of the next round: beyond the median by so many spreads of the better half of the scores."""
