@@ -10,9 +10,28 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hemascope.policies import FAMILIES, Policy
+
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Family = Literal[
+    "geometry",
+    "occlusion",
+    "resolution",
+    "compression",
+    "blur",
+    "noise",
+    "brightness",
+    "contrast",
+    "tone",
+    "colour",
+    "stain",
+    "illumination",
+    "deposit",
+    "bubble",
+]
+"""The entries of ``policies.FAMILIES``, spelt out for the type checker; a test holds them together."""
 Width = Annotated[int, Field(ge=1, le=16384)]
 
 
@@ -104,20 +123,18 @@ class AugmentationConfig(_Section):
 
     flips: bool = Field(True, description="Mirror at random, left to right and top to bottom.")
     quarter_turns: bool = Field(True, description="Turn by 0, 90, 180 or 270 degrees at random.")
-    translation: Probability = Field(0.0, description="Largest shift, as a share of the side.")
-    rotation: float = Field(0.0, ge=0, le=180, description="Largest turn in degrees, either way.")
-    scale: float = Field(0.0, ge=0, lt=1, description="Largest relative change of size, either way.")
-    shear: float = Field(0.0, ge=0, le=60, description="Largest shear in degrees, either way.")
-    brightness: float = Field(0.0, ge=0, le=1, description="Largest relative change of brightness.")
-    contrast: float = Field(0.0, ge=0, le=1, description="Largest relative change of contrast.")
-    saturation: float = Field(0.0, ge=0, le=1, description="Largest relative change of saturation.")
-    hue: float = Field(0.0, ge=0, le=0.5, description="Largest shift of hue, as a share of the colour circle.")
-    randaugment: int = Field(0, ge=0, le=10, description="RandAugment: operations an image (0: none).")
-    randaugment_magnitude: int = Field(9, ge=0, le=30, description="RandAugment: strength, 0 to 30.")
-    occlusion: Probability = Field(0.0, description="Probability of blanking a random rectangle (random erasing).")
-    fill: int | None = Field(
-        None, ge=0, le=255, description="Grey level for what moves into view; none: the image's border is reflected."
+    policy: Policy = Field(
+        Policy(name="none"),
+        description="What else is done to them: the name of a packaged policy (`hemascope augment policies`), a .toml "
+        "file, or a table.",
     )
+    without: tuple[Family, ...] = Field(
+        (), max_length=len(FAMILIES), description="Families of damage taken out of the policy, to be tested unseen."
+    )
+
+    def effective_policy(self) -> Policy:
+        """The policy without the families held out."""
+        return self.policy.without(self.without)
 
 
 class HeadConfig(_Section):
@@ -203,6 +220,11 @@ class StageConfig(_Section):
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; none: no clipping.")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay a step of the averaged weights; none: no averaging.")
     early_stopping: int | None = Field(None, ge=1, description="Stop after so many validations without a better score.")
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="Weights handed on: the best validated, or the last. Clean validation cells cannot tell how well "
+        "corrupted ones are met, so last suits strong augmentation.",
+    )
     validate_every: float = Field(1.0, gt=0, description="Epochs between validations.")
 
 

@@ -16,11 +16,18 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo as PydanticField
 
 from hemascope.config import RunConfig
+from hemascope.policies import Policy
 
 Section = type[BaseModel]
 """One table of the configuration."""
 
-_WORDS: dict[object, str] = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+_WORDS: dict[object, str] = {
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    str: "text",
+    Policy: "policy's name, .toml file or table",
+}
 _LONGEST = 60  # characters of a found value that a sentence repeats
 
 
@@ -59,7 +66,7 @@ def nested(field: PydanticField) -> Section | None:
     """The table class behind a field that holds a table or a list of tables, else None."""
     for candidate in (field.annotation, *get_args(field.annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
+            return None if getattr(candidate, "one_value", False) else candidate
     return None
 
 
@@ -166,6 +173,8 @@ def _default(field: PydanticField) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None:
         return "none"
+    if isinstance(value, Policy):
+        value = value.name
     return f'"{value}"' if isinstance(value, str) else spell(value)
 
 

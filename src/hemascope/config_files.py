@@ -20,6 +20,10 @@ from hemascope.config import PREPARATIONS, RunConfig
 from hemascope.config_fields import Section, allowed_values, field_type, leaf_keys, nested, spell
 from hemascope.errors import ConfigError
 from hemascope.names import suggestion
+from hemascope.policies import Policy
+
+_WHOLE = ("policy",)
+"""Tables that replace the one before them instead of changing it key by key."""
 
 MAX_CONFIG_BYTES = 1_000_000
 """A configuration is a page of text; anything larger is another kind of file."""
@@ -55,6 +59,7 @@ def load_config(*, file: Path | None = None, recipe: str | None = None, override
         values = _merged(values, _file_values(file))
     for override in overrides:
         _apply(values, override)
+    _read_policy_file(values, Path())
     _refuse_unknown_preparation(values)
     try:
         return RunConfig.model_validate(_with_none(values, RunConfig))
@@ -76,6 +81,12 @@ def _recipe_values(name: str) -> dict[str, Any]:
 
 
 def _file_values(path: Path) -> dict[str, Any]:
+    values = _parsed(_text(path), str(path))
+    _read_policy_file(values, path.parent)
+    return values
+
+
+def _text(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_CONFIG_BYTES + 1)
@@ -84,21 +95,43 @@ def _file_values(path: Path) -> dict[str, Any]:
     if len(content) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes, which no configuration is.")
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a TOML file: it is not UTF-8 text.") from error
-    return _parsed(text, str(path))
+
+
+def load_policy(name: str) -> Policy:
+    """The policy called ``name``: a packaged one, or a .toml file. Raises ConfigError where there is none or it is bad."""
+    values: object = _toml(_text(Path(name)), name) if name.endswith(".toml") else name
+    try:
+        return Policy.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        found = problem["ctx"]["error"] if problem["type"] == "value_error" else problem["msg"]
+        raise ConfigError(f"{name}: {where}: {found}." if where else f"{found}.") from error
+
+
+def _read_policy_file(values: Mapping[str, Any], folder: Path) -> None:
+    """Put the contents of a policy's file, named relative to ``folder``, in the place of its name."""
+    section = values.get("augmentation")
+    if isinstance(section, dict) and isinstance(name := section.get("policy"), str) and name.endswith(".toml"):
+        section["policy"] = _toml(_text(folder / name), name)
 
 
 def _parsed(text: str, origin: str) -> dict[str, Any]:
+    values = _toml(text, origin)
+    _refuse_unknown(values, RunConfig, "", f" in {origin}")
+    return values
+
+
+def _toml(text: str, origin: str) -> dict[str, Any]:
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError as error:
         raise ConfigError(f"{origin} is not a configuration: its values are nested too deeply.") from error
     except ValueError as error:  # TOMLDecodeError is one; so is a number of thousands of digits
         raise ConfigError(f"{origin} is not valid TOML: {error}.") from error
-    _refuse_unknown(values, RunConfig, "", f" in {origin}")
-    return values
 
 
 def _refuse_unknown(values: Mapping[str, Any], section: Section, prefix: str, where: str) -> None:
@@ -133,7 +166,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        tables = isinstance(below, dict) and isinstance(value, dict) and key not in _WHOLE
+        merged[key] = _merged(below, value) if tables else value
     return merged
 
 

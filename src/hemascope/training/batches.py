@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hemascope.data.augmentation import Augmentation, image_seed, resize_batch, unaugmented
+from hemascope.augmentation import Augmentation
+from hemascope.training.pixels import channels_first, image_seed, resize_batch
 
 
 class SampleOrder:
@@ -98,8 +99,9 @@ class ImageSteps(Dataset[Batch]):
         rows = self.rows[self.order(positions)]
         pixels = read_rows(self.images, rows)
         read = time.perf_counter()
-        images = self.augmentation(pixels, positions) if self.augmentation else unaugmented(pixels)
-        images = resize_batch(images, self.size)
+        if self.augmentation is not None:
+            pixels = self.augmentation(pixels, positions)
+        images = resize_batch(channels_first(pixels), self.size)
         labels = torch.from_numpy(self.labels[rows])
         return Batch(images, labels, reading=read - start, augmenting=time.perf_counter() - read)
 

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from hemascope.atomic import atomic_folder
+from hemascope.augmentation import Augmentation
 from hemascope.cells import CellDataset
 from hemascope.config import RunConfig
-from hemascope.data.augmentation import Augmentation
 from hemascope.data.splits import Splits
 
 SAMPLES_PER_CLASS = 4
@@ -28,11 +28,8 @@ def save_samples(folder: Path, cells: CellDataset, splits: Splits, config: RunCo
             if not len(chosen):
                 continue
             images = np.stack([cells.images[row] for row in chosen])
-            augmented = (
-                augmentation(images, range(number * SAMPLES_PER_CLASS, number * SAMPLES_PER_CLASS + len(images)))
-                .permute(0, 2, 3, 1)
-                .numpy()
-            )
+            first = number * SAMPLES_PER_CLASS
+            augmented = augmentation(images, range(first, first + len(images)))
             for place, (plain, changed) in enumerate(zip(images, augmented, strict=True)):
                 Image.fromarray(plain).save(temporary / f"{number}_{place}.png")
-                Image.fromarray(np.ascontiguousarray(changed)).save(temporary / f"augmented_{number}_{place}.png")
+                Image.fromarray(changed).save(temporary / f"augmented_{number}_{place}.png")

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hemascope.config import RunConfig, StageConfig
-from hemascope.data.augmentation import image_seed
 from hemascope.errors import ConfigError, NonFiniteLossError
 from hemascope.models.backbones import blocks
 from hemascope.models.classifier import Classifier
@@ -32,6 +31,7 @@ from hemascope.training.freezing import apply_plan, trainable_blocks
 from hemascope.training.history import History
 from hemascope.training.losses import class_weights, classification_loss, mix_batch, mixer
 from hemascope.training.optimizers import create_optimizer, parameter_groups, set_learning_rate
+from hemascope.training.pixels import image_seed
 from hemascope.training.price import Price, Stopwatch
 from hemascope.training.schedules import PlateauTracker, learning_rate
 from hemascope.training.scores import validation_scores
@@ -278,8 +278,10 @@ class StageRun:
         score = (scores["balanced_accuracy"], -scores["loss"])
         standing.validations += 1
         standing.without_gain += 1
-        if score > standing.best_score:
+        better = score > standing.best_score
+        if better:
             standing.best_score, standing.without_gain = score, 0
+        if better or stage.keep == "last":
             self.best_tensors = {name: value.detach().cpu().clone() for name, value in candidate.state_dict().items()}
             self.ledger.best = {"stage": stage.name, "epoch": self._epoch(standing.step), **scores}
         self.ledger.history.append(

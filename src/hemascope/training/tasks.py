@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hemascope.augmentation import Augmentation
 from hemascope.cells import CellDataset
 from hemascope.config import RunConfig, StageConfig
-from hemascope.data.augmentation import Augmentation, image_seed, resize_batch, unaugmented
 from hemascope.models.classifier import Classifier
 from hemascope.models.inference import inference_copy
 from hemascope.progress import Progress
 from hemascope.runtime import Runtime, autocast, gather_rows
 from hemascope.training.batches import ImageSteps, SampleOrder, read_rows, step_batches, worker_count
+from hemascope.training.pixels import channels_first, image_seed, resize_batch
 from hemascope.training.price import Price, Stopwatch
 
 
@@ -55,7 +56,7 @@ def _forward_rows(
 ) -> Iterator[Tensor]:
     for start in range(0, len(rows), batch_size):
         pixels = read_rows(parts.cells.images, rows[start : start + batch_size])
-        images = resize_batch(unaugmented(pixels), size).to(runtime.device)
+        images = resize_batch(channels_first(pixels), size).to(runtime.device)
         with torch.inference_mode(), autocast(runtime):
             logits = module(images).float().cpu()
         yield logits  # outside the block: a generator must not leave its consumer in inference mode
@@ -161,7 +162,9 @@ class FeatureTask:
                     places = mine[start : start + batch]
                     pixels = read_rows(parts.cells.images, parts.train[places])
                     positions = [view * n + int(place) for place in places]
-                    images = augmentation(pixels, positions) if view and stage.augment else unaugmented(pixels)
+                    if view and stage.augment:
+                        pixels = augmentation(pixels, positions)
+                    images = channels_first(pixels)
                     with torch.inference_mode(), autocast(runtime):
                         rows.append(backbone(resize_batch(images, size).to(runtime.device)).float().cpu().clone())
                     done(len(places) * runtime.world_size)

@@ -98,6 +98,7 @@ def train(
                     "data_source": cells.source,
                     "data_fingerprint": cells.fingerprint(),
                     "data_cleaning": cells.cleaning,
+                    **_augmentation_families(config),
                 },
             )
             save_content(folder, cells, np.flatnonzero(np.isin(assignment.assignment, ("train", "validation"))))
@@ -152,6 +153,17 @@ def _splits(folder: Path, cells: CellDataset, config: RunConfig, *, given: str |
     if resume and kept.exists():
         return load_splits(kept, cells)
     return load_splits(Path(given), cells) if given else make_splits(cells, config.data, config.seed)
+
+
+def _augmentation_families(config: RunConfig) -> dict[str, Any]:
+    """What kinds of damage training has shown the model, so that a stress test can tell seen from unseen."""
+    used = any(stage.augment for stage in config.stages)
+    policy = config.augmentation.effective_policy()
+    return {
+        "augmentation_policy": policy.name if used else "none",
+        "augmentation_families": list(policy.families()) if used else [],
+        "held_out_families": list(config.augmentation.without),
+    }
 
 
 def _describe_model(model: Classifier, config: RunConfig) -> dict[str, Any]:

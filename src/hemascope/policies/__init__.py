@@ -1,0 +1,18 @@
+"""Augmentation policies as data: what may be named, how they nest, and those that come with hemascope."""
+
+from hemascope.policies.named import policy_names
+from hemascope.policies.nodes import AugMix, Choose, Node, Operation, Policy, Sequence
+from hemascope.policies.operations import FAMILIES, OPERATIONS, OperationSpec
+
+__all__ = [
+    "FAMILIES",
+    "OPERATIONS",
+    "AugMix",
+    "Choose",
+    "Node",
+    "Operation",
+    "OperationSpec",
+    "Policy",
+    "Sequence",
+    "policy_names",
+]
