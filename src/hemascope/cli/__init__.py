@@ -11,6 +11,7 @@ import click
 
 from hemascope import __version__
 from hemascope.cli.audit_verbs import audit, draw_map
+from hemascope.cli.augment_verbs import augment
 from hemascope.cli.clean_verb import clean
 from hemascope.cli.config_verb import config
 from hemascope.cli.data_verbs import inspect
@@ -39,7 +40,7 @@ def main(quiet: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _verb in (inspect, audit, clean, draw_map, train, evaluate, predict, compare, report, config, demo):
+for _verb in (inspect, audit, clean, draw_map, augment, train, evaluate, predict, compare, report, config, demo):
     main.add_command(_verb)
 
 __all__ = ["main"]

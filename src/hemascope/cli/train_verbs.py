@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 @click.option("--config", "config_file", type=PATH, help="TOML file of settings; see `hemascope config`.")
 @click.option("--recipe", metavar="NAME", help="Start from a packaged set of settings: fast, standard, demo.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+@click.option(
+    "--hold-out",
+    "held_out",
+    multiple=True,
+    metavar="FAMILY",
+    help="Leave this kind of damage out of the augmentation, so that `hemascope stress` meets it unseen; "
+    "may be repeated.",
+)
 @click.option("--seed", type=int, help="Short for --set seed=N.")
 @source_options
 @click.option("--splits", type=PATH, help="Use the split written by an earlier run.")
@@ -37,6 +45,7 @@ def train(
     config_file: Path | None,
     recipe: str | None,
     overrides: tuple[str, ...],
+    held_out: tuple[str, ...],
     seed: int | None,
     format_name: str | None,
     names: tuple[str, ...] | None,
@@ -58,6 +67,10 @@ def train(
     """
     if resume and force:
         raise UsageError("--resume goes on with a run and --force replaces it: give one of them.")
+    if held_out:
+        from json import dumps
+
+        overrides = (*overrides, f"augmentation.without={dumps(held_out)}")
     if seed is not None:
         overrides = (*overrides, f"seed={seed}")
     config = _configuration(config_file, recipe, overrides, output if resume else None)
