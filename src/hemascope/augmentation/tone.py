@@ -55,7 +55,7 @@ def autocontrast(image: Image, strength: float, rng: np.random.Generator, fill: 
 
 def solarise(image: Image, strength: float, rng: np.random.Generator, fill: str) -> Image:
     """Values from a grey level on are inverted."""
-    return mapped(image, np.where(_LEVELS < strength, _LEVELS, 255 - _LEVELS))
+    return mapped(image, np.where(strength > _LEVELS, _LEVELS, 255 - _LEVELS))
 
 
 def solarise_add(image: Image, strength: float, rng: np.random.Generator, fill: str) -> Image:
