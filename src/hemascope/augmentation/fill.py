@@ -41,5 +41,6 @@ def covering(fill: str, image: Image, rng: np.random.Generator) -> Image:
     if fill == "wrap":  # another part of the same image
         return np.roll(image, (image.shape[0] // 2, image.shape[1] // 2), axis=(0, 1))
     if fill == "edge":  # the image's mean colour
-        return image.reshape(-1, 3).mean(axis=0).astype(np.uint8)
+        mean: NDArray[np.float64] = image.reshape(-1, 3).mean(axis=0)
+        return mean.astype(np.uint8)
     return np.array(flat_colour(fill, image), dtype=np.uint8)

@@ -14,7 +14,9 @@ from hemascope.augmentation.fill import PADDING, Image, chosen_fill, flat_colour
 
 _Matrix = NDArray[np.float64]
 _FARTHEST = 3.0
-"""Sides beyond the border up to which an image is continued; what lies farther repeats the rim."""
+"""Sides beyond the border up to which an image is continued; what lies farther, towards a horizon, is black."""
+_FLAT = 1e-8
+"""Perspective below this, a pixel, moves nothing: the map is affine, and Pillow is quicker with those."""
 
 
 def moved(image: Image, matrix: _Matrix, fill: str, rng: np.random.Generator) -> Image:
@@ -23,8 +25,7 @@ def moved(image: Image, matrix: _Matrix, fill: str, rng: np.random.Generator) ->
     matrix  float (3, 3): output to input coordinates, homogeneous, in pixels from the image's centre
     """
     height, width = image.shape[:2]
-    centre = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
-    matrix = centre @ matrix @ np.linalg.inv(centre)
+    matrix = _shift(width / 2, height / 2) @ matrix @ _shift(-width / 2, -height / 2)
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
     reached = matrix @ corners
     # A corner behind the horizon of a strong perspective has no place; it counts as far away.
@@ -37,11 +38,11 @@ def moved(image: Image, matrix: _Matrix, fill: str, rng: np.random.Generator) ->
         right, bottom = np.ceil(np.clip(reached.max(axis=1) - [width, height], 0, far)).astype(int) + 1
         mode: str = PADDING[fill]
         source = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode=mode)  # type: ignore[call-overload]
-        matrix = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]]) @ matrix
+        matrix = _shift(float(left), float(top)) @ matrix
     else:
         source, colour = image, flat_colour(fill, image)
     matrix = matrix / matrix[2, 2]
-    flat = np.allclose(matrix[2, :2], 0)
+    flat = bool(np.abs(matrix[2, :2]).max() < _FLAT)
     kind = Pillow.Transform.AFFINE if flat else Pillow.Transform.PERSPECTIVE
     numbers = matrix.ravel()[: 6 if flat else 8].tolist()
     picture = Pillow.fromarray(source)
@@ -54,6 +55,10 @@ def moved(image: Image, matrix: _Matrix, fill: str, rng: np.random.Generator) ->
         )
         result = np.where(inside[:, :, None] > 0, result, rng.integers(0, 256, image.shape, dtype=np.uint8))
     return result
+
+
+def _shift(x: float, y: float) -> _Matrix:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
 
 
 def _affine(a: float, b: float, c: float, d: float, e: float, f: float) -> _Matrix:
@@ -128,21 +133,29 @@ def warp(image: Image, strength: float, rng: np.random.Generator, fill: str) -> 
     fill = chosen_fill(fill, rng)
     shift = [smooth_field(rng, (height, width), int(rng.integers(3, 7))) * strength * max(height, width) for _ in "xy"]
     reach = int(np.ceil(strength * max(height, width))) + 2
+    # A fourth channel makes a pixel one machine word, so that looking up neighbours moves words and not bytes.
+    source = np.zeros((height + 2 * reach, width + 2 * reach, 4), dtype=np.uint8)
     if fill in PADDING:
         mode: str = PADDING[fill]
-        source = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode=mode)  # type: ignore[call-overload]
+        source[:, :, :3] = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode=mode)  # type: ignore[call-overload]
     else:
-        source = np.empty((height + 2 * reach, width + 2 * reach, 3), dtype=np.uint8)
-        source[:] = flat_colour(fill, image)
-        source[reach:-reach, reach:-reach] = image
+        source[:, :, :3] = flat_colour(fill, image)
+        source[reach:-reach, reach:-reach, :3] = image
+    words, stride = source.view(np.uint32).ravel(), source.shape[1]
     rows, columns = np.mgrid[:height, :width].astype(np.float32) + reach
     y, x = rows + shift[0], columns + shift[1]
     top, left = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
     down, right = (y - top)[:, :, None], (x - left)[:, :, None]
-    wide = source.astype(np.float32)
-    upper = wide[top, left] * (1 - right) + wide[top, left + 1] * right
-    lower = wide[top + 1, left] * (1 - right) + wide[top + 1, left + 1] * right
-    return (upper * (1 - down) + lower * down + 0.5).astype(np.uint8)
+    corner = top * stride + left
+
+    def neighbour(step: int) -> Image:
+        found: Image = words.take(corner + step).view(np.uint8).reshape(height, width, 4)[:, :, :3]
+        return found
+
+    upper = neighbour(0) * (1 - right) + neighbour(1) * right
+    lower = neighbour(stride) * (1 - right) + neighbour(stride + 1) * right
+    result: Image = (upper * (1 - down) + lower * down + 0.5).astype(np.uint8)
+    return result
 
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, int], waves: int) -> NDArray[np.float32]:

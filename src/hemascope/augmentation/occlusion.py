@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemascope.augmentation.fill import Image, chosen_fill, covering
 
@@ -16,9 +17,12 @@ def _box(image: Image, height: int, width: int, rng: np.random.Generator) -> tup
     )
 
 
-def _covered(image: Image, where: object, fill: str, rng: np.random.Generator) -> Image:
+def _covered(
+    image: Image, where: tuple[slice, slice] | NDArray[np.bool_], fill: str, rng: np.random.Generator
+) -> Image:
+    """``where`` is a box or a mask (H, W)."""
     result = image.copy()
-    result[where] = np.broadcast_to(covering(chosen_fill(fill, rng), image, rng), image.shape)[where]  # type: ignore[index]
+    result[where] = np.broadcast_to(covering(chosen_fill(fill, rng), image, rng), image.shape)[where]
     return result
 
 

@@ -12,10 +12,11 @@ from scipy import ndimage
 
 from hemascope.augmentation.fill import Image
 from hemascope.augmentation.geometry import smooth_field
+from hemascope.augmentation.median import median_filter
 
 
 def _side(image: Image) -> int:
-    return max(image.shape[:2])
+    return int(max(image.shape[:2]))
 
 
 def _filtered(image: Image, kernel: NDArray[np.float32]) -> Image:
@@ -61,7 +62,7 @@ def motion_blur(image: Image, strength: float, rng: np.random.Generator, fill: s
 def median_blur(image: Image, strength: float, rng: np.random.Generator, fill: str) -> Image:
     """By the median of a square; small grains vanish, edges stay."""
     width = max(3, 2 * round(strength * _side(image) / 2) + 1)
-    return np.asarray(Pillow.fromarray(image).filter(ImageFilter.MedianFilter(width)))
+    return median_filter(image, width)
 
 
 def sharpness(image: Image, strength: float, rng: np.random.Generator, fill: str) -> Image:

@@ -51,7 +51,9 @@ def dust(image: Image, strength: float, rng: np.random.Generator, fill: str) -> 
             points = [(x, y), *((x + dx, y + dy) for dx, dy in steps.tolist())]
             draw.line(points, fill=255, width=max(1, round(side * rng.uniform(0.004, 0.02))), joint="curve")
     soft = picture.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.0, 0.01)))
-    cover = np.asarray(soft, dtype=np.float32) / 255 * np.float32(rng.uniform(0.5, 1.0))
+    cover: NDArray[np.float32] = (
+        np.asarray(soft, dtype=np.float32) / np.float32(255) * np.float32(rng.uniform(0.5, 1.0))
+    )
     bright = rng.random() < 0.25
     colour = rng.uniform(200, 255, 3) if bright else rng.uniform(0, 110, 3)
     return _shaded(image, cover, colour.astype(np.float32))

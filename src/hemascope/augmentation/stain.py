@@ -43,4 +43,5 @@ def stain_hed(image: Image, strength: float, rng: np.random.Generator, fill: str
     linear = (_HED_OF_RGB * scale) @ _RGB_OF_HED
     changed = density.reshape(-1, 3) @ linear.astype(np.float32) + (shift @ _RGB_OF_HED).astype(np.float32)
     levels = 256 * np.exp(-changed) - 1
-    return np.clip(levels + 0.5, 0, 255).astype(np.uint8).reshape(image.shape)
+    result: Image = np.clip(levels + 0.5, 0, 255).astype(np.uint8).reshape(image.shape)
+    return result
