@@ -29,6 +29,7 @@ _WORDS: dict[object, str] = {
     Policy: "policy's name, .toml file or table",
 }
 _LONGEST = 60  # characters of a found value that a sentence repeats
+_DEEPEST = 8  # lists within lists that it follows
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def allowed_values(location: Sequence[str]) -> tuple[str, tuple[str, ...]]:
         is_list = get_origin(field.annotation) is tuple
         words = "a table" if index or not is_list else " ".join(filter(None, ["a list of tables", _constraints(field)]))
         return words, ()
-    choices = tuple(str(choice) for choice in _choices(field.annotation))
+    choices = tuple(str(choice) for choice in _choices(get_args(field.annotation)[0] if index else field.annotation))
     if choices:
         return f"one of {', '.join(choices)}", choices
     words = field_type(field).removesuffix(" or none")
@@ -112,14 +113,14 @@ def allowed_values(location: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     return " ".join(filter(None, [article + words, _constraints(field)])), ()
 
 
-def spell(value: object) -> str:
-    """A found value as a person would type it, cut short where it is long."""
+def spell(value: object, depth: int = 0) -> str:
+    """A found value as a person would type it, cut short where it is long or nested (``depth`` lists around it)."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, list | tuple):
-        text = "[" + ", ".join(spell(item) for item in value[:10]) + "]"
+        text = "[…]" if depth > _DEEPEST else "[" + ", ".join(spell(item, depth + 1) for item in value[:10]) + "]"
     else:
         text = f"'{value}'" if isinstance(value, str) else str(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
@@ -161,6 +162,8 @@ def _type_words(annotation: Any) -> str:
         known = [_type_words(part) for part in inside if part is not type(None)]
         return " or ".join([*known, "none"])
     if origin is tuple:
+        if choices := _choices(inside[0]):
+            return f"list of any of {', '.join(str(choice) for choice in choices)}"
         return f"list of {_type_words(inside[0])}s"
     if origin is Annotated:
         return _type_words(inside[0])

@@ -21,7 +21,9 @@ from hemascope.config_fields import Section, allowed_values, field_type, leaf_ke
 from hemascope.errors import ConfigError
 from hemascope.names import suggestion
 from hemascope.policies import Policy
+from hemascope.policies.problems import ended, policy_problem
 
+_POLICY = ["augmentation", "policy"]
 _WHOLE = ("policy",)
 """Tables that replace the one before them instead of changing it key by key."""
 
@@ -101,15 +103,19 @@ def _text(path: Path) -> str:
 
 
 def load_policy(name: str) -> Policy:
-    """The policy called ``name``: a packaged one, or a .toml file. Raises ConfigError where there is none or it is bad."""
+    """The policy called ``name``: a packaged one, or a .toml file.
+
+    Raises ConfigError where there is none, or where the file is no policy.
+    """
     values: object = _toml(_text(Path(name)), name) if name.endswith(".toml") else name
     try:
         return Policy.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        found = problem["ctx"]["error"] if problem["type"] == "value_error" else problem["msg"]
-        raise ConfigError(f"{name}: {where}: {found}." if where else f"{found}.") from error
+        if problem["loc"]:
+            raise ConfigError(f"{name}: {policy_problem(problem, problem['loc'])}") from error
+        found = ended(str(problem["ctx"]["error"]))
+        raise ConfigError(f"{name}: {found}" if name.endswith(".toml") else found) from error
 
 
 def _read_policy_file(values: Mapping[str, Any], folder: Path) -> None:
@@ -167,7 +173,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         below = merged.get(key)
         tables = isinstance(below, dict) and isinstance(value, dict) and key not in _WHOLE
-        merged[key] = _merged(below, value) if tables else value
+        merged[key] = _merged(merged[key], value) if tables else value
     return merged
 
 
@@ -231,7 +237,7 @@ def _typed(text: str, key: str) -> object:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:
         if text[:1] in tuple("[{\"'"):
-            raise ConfigError(f"the value of '{key}' is not valid TOML: '{text}'.") from error
+            raise ConfigError(f"the value of '{key}' is not valid TOML: {spell(text)}.") from error
         return text
     return parsed["value"] if len(parsed) == 1 else text
 
@@ -257,8 +263,10 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
+    if location[:2] == _POLICY and len(location) > 2:
+        return policy_problem(problem, problem["loc"][2:], "augmentation.policy.")
     if problem["type"] == "value_error":  # our own validators already say it in words
-        return f"{key}: {problem['ctx']['error']}." if key else f"{problem['ctx']['error']}."
+        return ended(f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"]))
     if problem["type"] == "missing":
         return f"'{key}' must be given."
     found = problem["input"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+from hemascope.names import suggestion
 
 _FOLDER = files("hemascope.policies") / "files"
 
@@ -20,7 +21,7 @@ def policy_names() -> tuple[str, ...]:
 def named_policy(name: str) -> dict[str, Any]:
     """The packaged policy ``name`` as TOML gave it, not yet checked. Raises ValueError for an unknown name."""
     if name not in policy_names():
-        near = difflib.get_close_matches(name, policy_names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(policy_names())}, or a .toml file."
-        raise ValueError(f"no policy is called {name!r}; {hint}")
+        if name.endswith(".toml"):  # a file is read where a configuration or a command names it, and nowhere else
+            raise ValueError(f"a policy within a policy must be one that comes with hemascope, found {name!r}")
+        raise ValueError(f"no policy is called {name!r}; {suggestion(name, policy_names())}")
     return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))

@@ -17,11 +17,11 @@ A named policy is put in whole where it is named, so that a saved run says all o
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from hemascope.names import suggestion
 from hemascope.policies.named import named_policy
 from hemascope.policies.operations import FAMILIES, OPERATIONS
 
@@ -33,6 +33,11 @@ MAX_DEPTH = 12
 
 class _Node(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def _both_ends(value: Any) -> Any:
+    """A number alone as a range from it to itself; anything else is left for the field to judge."""
+    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class Operation(_Node):
@@ -54,14 +59,13 @@ class Operation(_Node):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in OPERATIONS:
-            near = difflib.get_close_matches(name, OPERATIONS, n=1)
-            raise ValueError(f"no operation is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise ValueError(f"no operation is called {name!r}; {suggestion(name, list(OPERATIONS))}")
         return name
 
     @field_validator("strength", mode="before")
     @classmethod
     def _one_number_is_both_ends(cls, value: Any) -> Any:
-        return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        return _both_ends(value)
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Operation:
@@ -98,7 +102,7 @@ class Choose(_Node):
         description="How many: a number, or the smallest and the largest."
     )
     of: tuple[Node, ...] = Field(min_length=1, description="What is chosen from.")
-    weights: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+    weights: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] | None = Field(
         None, description="How often each is chosen, relative to the others; none: all alike."
     )
     replace: bool = Field(False, description="The same one may be chosen again.")
@@ -107,7 +111,7 @@ class Choose(_Node):
     @field_validator("choose", mode="before")
     @classmethod
     def _one_number_is_both_ends(cls, value: Any) -> Any:
-        return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+        return _both_ends(value)
 
     @model_validator(mode="after")
     def _possible(self) -> Choose:
@@ -126,21 +130,34 @@ class AugMix(_Node):
 
     augmix: Annotated[int, Field(ge=1, le=8)] = Field(description="Chains mixed.")
     depth: tuple[Annotated[int, Field(ge=1, le=8)], Annotated[int, Field(ge=1, le=8)]] = Field(
-        (1, 3), description="Operations in a chain, from and to."
+        (1, 3), description="Operations in a chain: a number, or the smallest and the largest."
     )
-    alpha: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="Of the Dirichlet and Beta draws.")
+    alpha: Annotated[float, Field(ge=0.01, le=10)] = Field(1.0, description="Of the Dirichlet and Beta draws.")
     of: tuple[Node, ...] = Field(min_length=1, description="What chains are made of.")
     probability: Probability = Field(1.0, description="How often it is done at all.")
 
+    @field_validator("depth", mode="before")
+    @classmethod
+    def _one_number_is_both_ends(cls, value: Any) -> Any:
+        return _both_ends(value)
 
-_KEYS = {"operation": Operation, "sequence": Sequence, "choose": Choose, "augmix": AugMix}
+    @field_validator("depth")
+    @classmethod
+    def _from_low_to_high(cls, depth: tuple[int, int]) -> tuple[int, int]:
+        if depth[0] > depth[1]:
+            raise ValueError(f"depth must go from low to high, found {depth[0]} to {depth[1]}")
+        return depth
+
+
+NODES: dict[str, type[_Node]] = {"operation": Operation, "sequence": Sequence, "choose": Choose, "augmix": AugMix}
+"""The kinds of node, by the key each is known by."""
 
 
 def _kind(value: Any) -> str | None:
     if isinstance(value, _Node):
-        return next(key for key, kind in _KEYS.items() if isinstance(value, kind))
+        return next(key for key, kind in NODES.items() if isinstance(value, kind))
     if isinstance(value, dict):
-        return next((key for key in _KEYS if key in value), None)
+        return next((key for key in NODES if key in value), None)
     return None
 
 
@@ -175,7 +192,7 @@ class Policy(_Node):
         return _resolved(value, 0) if isinstance(value, dict) else value
 
     def operations(self) -> tuple[Operation, ...]:
-        """Every operation in it, in the order written, each as often as it is written."""
+        """Every operation that can happen, in the order written, each as often as it is written."""
         return tuple(found for step in self.steps for found in _operations(step))
 
     def families(self) -> tuple[str, ...]:
@@ -200,10 +217,11 @@ def _resolved(value: Any, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"a policy may nest {MAX_DEPTH} deep at most")
     if isinstance(value, list | tuple):
-        return [_resolved(item, depth) for item in value]
+        # A list in a list means nothing, but must not exhaust the stack before that is said.
+        return [_resolved(item, depth + isinstance(item, list | tuple)) for item in value]
     if not isinstance(value, dict):
         return value
-    if "policy" in value and not any(key in value for key in _KEYS):
+    if "policy" in value and not any(key in value for key in NODES):
         name, rest = value["policy"], {key: item for key, item in value.items() if key != "policy"}
         if not isinstance(name, str):
             raise ValueError(f"policy must be a name, found {name!r}")
