@@ -7,9 +7,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from training_setup import JITTER
 
+from hemascope.augmentation import Augmentation
 from hemascope.config import AugmentationConfig
-from hemascope.data.augmentation import Augmentation
 from hemascope.training.batches import ImageSteps, SampleOrder, read_rows, step_batches, worker_count
 
 LABELS = np.repeat(np.arange(3), (40, 8, 2))
@@ -26,7 +27,7 @@ def steps(*, rank: int = 0, world_size: int = 1, size: int = 8) -> ImageSteps:
         SampleOrder(LABELS, seed=4, oversample=False),
         batch_size=8,
         size=size,
-        augmentation=Augmentation(AugmentationConfig(rotation=20, brightness=0.3), 9),
+        augmentation=Augmentation(AugmentationConfig(**JITTER), 9),
         rank=rank,
         world_size=world_size,
     )

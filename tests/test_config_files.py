@@ -167,6 +167,10 @@ def test_a_wrong_override_gets_one_sentence(override: str, sentence: str):
         ("seed = ", "is not valid TOML"),
         (b"\xff\xfe", "is not UTF-8 text"),
         ("x = " + "[" * 5000, "nested too deeply"),
+        (
+            "seed = " + "[" * 480 + "]" * 480,
+            "'seed' must be a whole number at least 0 and at most 2,147,483,647, found [[",
+        ),
         ("seed = 1" + "0" * 5000, "is not valid TOML"),
         ("stages = [1]", "'stages.0' must be a table, found 1."),
         ("[[data]]\ntest = 0.1", "'data' must be a table"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from training_setup import features_stage, image_stage, tiny_config, tiny_fit
+from training_setup import JITTER, features_stage, image_stage, tiny_config, tiny_fit
 
 from hemascope.config import OptimizerConfig, RunConfig
 
@@ -48,7 +48,7 @@ def config() -> RunConfig:
             oversample=True,
             optimizer=OptimizerConfig(name="sgd", lr=0.02),
         ),
-        augmentation={"rotation": 20.0, "brightness": 0.2},
+        augmentation=JITTER,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from training_setup import (
     CPU,
+    JITTER,
     SIZE,
     TRAIN,
     VALIDATION,
@@ -36,7 +37,6 @@ from hemascope.training.price import Price, Stopwatch
 from hemascope.training.stage import StageRun
 from hemascope.training.tasks import FeatureTask, ImageTask, Parts
 
-JITTER = {"brightness": 0.3, "rotation": 15.0}
 DROPOUT = {"head": HeadConfig(dropout=0.3)}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from training_setup import features_stage, image_stage, same_weights, tiny_config, tiny_fit, without_clock
+from training_setup import JITTER, features_stage, image_stage, same_weights, tiny_config, tiny_fit, without_clock
 
 from hemascope import workflow
 from hemascope.config import HeadConfig, OptimizerConfig, RunConfig, ScheduleConfig
@@ -31,7 +31,6 @@ from hemascope.training.loop import Fitted
 OFTEN = {"checkpoint_minutes": 1e-9}
 DEEP = HeadConfig(kind="deep", widths=(16,), dropout=0.3, norm="batch")
 PLATEAU = ScheduleConfig(name="plateau", patience=0)
-JITTER = {"rotation": 15.0, "brightness": 0.2}
 
 CONFIGS = {
     "adamw": tiny_config(

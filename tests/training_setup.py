@@ -37,6 +37,15 @@ PARTS = ("train",) * 6 + ("validation",) * 2 + ("calibration", "test")
 """The parts of the cells of each class: 48 to train on in all, 16 to validate, 8 and 8."""
 TRAIN, VALIDATION = 48, 16
 CPU = Runtime("cpu", "fp32")
+JITTER = {
+    "policy": {
+        "steps": [
+            {"operation": "brightness", "strength": [0.7, 1.3]},
+            {"operation": "rotate", "strength": [-15, 15]},
+        ]
+    }
+}
+"""An [augmentation] that is cheap and different for every image."""
 
 
 @lru_cache
