@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemascope.config import RunConfig, StageConfig
-from hemascope.config_fields import list_fields
+from hemascope.config_fields import list_fields, spell
 from hemascope.config_files import MAX_CONFIG_BYTES, dump_config, list_recipes, load_config
 from hemascope.errors import ConfigError
 
@@ -167,10 +167,6 @@ def test_a_wrong_override_gets_one_sentence(override: str, sentence: str):
         ("seed = ", "is not valid TOML"),
         (b"\xff\xfe", "is not UTF-8 text"),
         ("x = " + "[" * 5000, "nested too deeply"),
-        (
-            "seed = " + "[" * 480 + "]" * 480,
-            "'seed' must be a whole number at least 0 and at most 2,147,483,647, found [[",
-        ),
         ("seed = 1" + "0" * 5000, "is not valid TOML"),
         ("stages = [1]", "'stages.0' must be a table, found 1."),
         ("[[data]]\ntest = 0.1", "'data' must be a table"),
@@ -193,6 +189,16 @@ def test_a_missing_file_a_folder_and_an_unknown_recipe_are_named(tmp_path: Path)
         load_config(file=tmp_path)
     with pytest.raises(ConfigError, match="no recipe named 'fsat'; did you mean 'fast'"):
         load_config(recipe="fsat")
+
+
+def test_a_found_value_is_spelt_short_however_deep_it_is():
+    """A value nested further than Python's stack reaches is repeated in a few characters."""
+    value: list[object] = []
+    for _ in range(5000):
+        value = [value]
+    assert spell(value) == "[" * 9 + "[…]" + "]" * 9
+    assert spell([1, "a", True, {"b": 2}]) == "[1, 'a', true, a table]"
+    assert len(spell("x" * 1000)) < 70
 
 
 def test_overrides_leave_the_defaults_untouched():
