@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from hemascope.cells import UNLABELLED, CellDataset
 from hemascope.errors import BundleError, DataError, UsageError
 from hemascope.models.bundle import ModelBundle, load_bundle
 from hemascope.models.classifier import Classifier
+from hemascope.models.ensemble import Member, check_members, class_order, combined
 from hemascope.models.inference import inference_copy, traced
+from hemascope.models.shipped import Located, locate
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
 from hemascope.results import Predictions
 from hemascope.runtime import Runtime, autocast, choose_device, choose_precision, keep_freed_memory
+from hemascope.test_time import test_time_views
 
 TRACE_AFTER = 1024
 """Images after which a CPU predicts with a traced graph: making it takes as long as predicting some hundred."""
@@ -34,8 +36,12 @@ class Predictor:
     precision   auto (bf16 on GPUs that have it, else fp32), fp32, bf16 or fp16
     batch_size  images at a time
     threads     CPU threads to compute with; None leaves torch's choice
+    tta         views of each image whose logits are averaged, see ``test_time.GROUPS``; none by default
+    ensemble    other models of the same classes and preparation: probabilities are averaged over all of them
+    located     where the model was found, where it was found by ``load_model``
 
-    Raises ConfigError for a device or precision that is not there, BundleError for weights that do not fit.
+    Raises ConfigError for a device or precision that is not there, BundleError for weights that do not fit, UsageError
+    for views that are not there and for models that do not go together.
     """
 
     def __init__(
@@ -46,6 +52,9 @@ class Predictor:
         precision: str = "auto",
         batch_size: int = 256,
         threads: int | None = None,
+        tta: Sequence[str] = (),
+        ensemble: Sequence[ModelBundle] = (),
+        located: Located | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, found {batch_size}")
@@ -58,9 +67,41 @@ class Predictor:
         self.bundle = bundle
         self.batch_size = batch_size
         self.runtime = Runtime(chosen, choose_precision(precision, chosen))
-        self._temperature = _temperature(bundle)
-        self._model: nn.Module = inference_copy(bundle.build(), bundle.preparation.size).to(chosen)
+        folder = bundle.weights.parent
+        self.located = located or Located(folder, folder.name, shipped=False)
+        self.tta = tuple(tta)
+        bundles = (bundle, *ensemble)
+        check_members(bundles)
+        self._members = [
+            Member(
+                inference_copy(one.build(), one.preparation.size).to(chosen),
+                _temperature(one),
+                (_as_it_is, *test_time_views(tta, one.provenance)),
+                class_order(one.class_names, bundle.class_names),
+            )
+            for one in bundles
+        ]
         self._until_trace = TRACE_AFTER if chosen == "cpu" and self.runtime.precision == "fp32" else None
+
+    @property
+    def name(self) -> str:
+        """What to call the model."""
+        return self.located.name
+
+    @property
+    def folder(self) -> Path:
+        """The run or bundle it came from."""
+        return self.located.folder
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it came with hemascope, so that nothing may be written beside it."""
+        return self.located.shipped
+
+    @property
+    def passes(self) -> int:
+        """Times an image goes through a network."""
+        return sum(len(member.views) for member in self._members)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -148,8 +189,7 @@ class Predictor:
         self._trace_when_worth_it(pixels)
         try:
             with torch.inference_mode(), autocast(self.runtime):
-                logits = self._model(pixels).float()
-                probs = (logits / self._temperature).softmax(dim=1)
+                logits, probs = combined([member.outputs(pixels) for member in self._members])
         except torch.OutOfMemoryError as error:
             raise UsageError(
                 f"{self.runtime.device} has too little memory for {len(images)} images at a time. "
@@ -161,8 +201,11 @@ class Predictor:
         if self._until_trace is None:
             return
         self._until_trace -= len(pixels)
-        if self._until_trace <= 0 and isinstance(self._model, Classifier):
-            self._model, self._until_trace = traced(self._model, pixels), None
+        if self._until_trace <= 0:
+            self._until_trace = None
+            for member in self._members:
+                if isinstance(member.network, Classifier):
+                    member.network = traced(member.network, pixels)
 
     def _predict_raw(self, images: NDArray[np.uint8], progress: Progress) -> Predictions:
         """Images as they came are prepared a batch at a time, so that N may be large."""
@@ -212,15 +255,35 @@ class Predictor:
 def load_model(
     path: str | Path,
     *,
+    tta: Sequence[str] = (),
+    ensemble: Sequence[str | Path] = (),
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 256,
     threads: int | None = None,
 ) -> Predictor:
-    """The model in a bundle's or a run's folder, ready to predict. Raises BundleError where it is not whole."""
+    """The model in a bundle's or a run's folder, or a shipped one by its name, ready to predict.
+
+    tta       views whose logits are averaged
+    ensemble  other folders or names, whose probabilities are averaged with the first's
+
+    Raises BundleError where one is not there or not whole, UsageError where they do not go together.
+    """
+    located = locate(path)
     return Predictor(
-        load_bundle(Path(path)), device=device, precision=precision, batch_size=batch_size, threads=threads
+        load_bundle(located.folder),
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        threads=threads,
+        tta=tta,
+        ensemble=[load_bundle(locate(other).folder) for other in ensemble],
+        located=located,
     )
+
+
+def _as_it_is(images: torch.Tensor) -> torch.Tensor:
+    return images
 
 
 def joined(parts: Iterable[Predictions], class_names: tuple[str, ...]) -> Predictions:

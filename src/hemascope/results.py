@@ -60,13 +60,13 @@ class Predictions:
         return best
 
 
-class _Saved(BaseModel):
+class SavedRecord(BaseModel):
     """Frozen, and strict about unknown keys: a file of another version is refused, not misread."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Estimate(_Saved):
+class Estimate(SavedRecord):
     """A measured value with its 95 % interval and the number of images behind it.
 
     ``value`` is None where it is not defined (say, the precision of a class that was never predicted),
@@ -79,7 +79,7 @@ class Estimate(_Saved):
     n: int
 
 
-class ClassEvaluation(_Saved):
+class ClassEvaluation(SavedRecord):
     """One class against the rest."""
 
     name: str
@@ -90,7 +90,7 @@ class ClassEvaluation(_Saved):
     auroc: Estimate
 
 
-class SplitEvaluation(_Saved):
+class SplitEvaluation(SavedRecord):
     """All metrics of one split. ``confusion`` is (K, K): rows true, columns predicted.
 
     ``metrics`` holds accuracy, balanced_accuracy, macro_precision, macro_recall, macro_f1, macro_auroc and
@@ -104,7 +104,7 @@ class SplitEvaluation(_Saved):
     confusion: list[list[int]]
 
 
-class Mistake(_Saved):
+class Mistake(SavedRecord):
     """One image for a gallery. ``picture`` is the name of a PNG beside the file that holds this list."""
 
     id: str
@@ -115,7 +115,7 @@ class Mistake(_Saved):
     true_probability: float
 
 
-class Evaluation(_Saved):
+class Evaluation(SavedRecord):
     """What ``evaluation.json`` holds. Pure JSON; the report is made of nothing else but the run's records.
 
     ``worst_mistakes``: the true class got the least probability. ``certain_mistakes``: the wrong class got the
@@ -135,7 +135,7 @@ class Evaluation(_Saved):
     data_fingerprint: str = ""
 
 
-class Comparison(_Saved):
+class Comparison(SavedRecord):
     """Two runs on the same cells, paired. ``difference`` is second minus first for each metric.
 
     McNemar counts the cells only one of the two got right; ``p_value`` is the exact two-sided binomial one.

@@ -16,8 +16,10 @@ from hemascope.cli.clean_verb import clean
 from hemascope.cli.config_verb import config
 from hemascope.cli.data_verbs import inspect
 from hemascope.cli.manners import HELP_SETTINGS, HemascopeGroup
+from hemascope.cli.model_verbs import models, pack, soup
 from hemascope.cli.predict_verb import predict
 from hemascope.cli.result_verbs import compare, evaluate, report
+from hemascope.cli.stress_verb import stress
 from hemascope.cli.train_verbs import demo, train
 
 
@@ -33,6 +35,7 @@ def main(quiet: bool) -> None:
       hemascope audit my_cells/ -o audits/first       what does not belong there?
       hemascope train my_cells/ -o runs/first         train, evaluate, report
       hemascope predict runs/first new/ -o out.csv    name new cells
+      hemascope predict blood8 cell.png               name a cell with the model that comes along
     """
     # OpenMP threads that wait for each other spin by default. Where another program wants a core too, training then
     # crawls: 7 instead of 28 images a second beside one busy process here, the same 80 on an idle machine.
@@ -40,7 +43,9 @@ def main(quiet: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _verb in (inspect, audit, clean, draw_map, augment, train, evaluate, predict, compare, report, config, demo):
+for _verb in (inspect, audit, clean, draw_map, augment, train, evaluate, stress, predict):
+    main.add_command(_verb)
+for _verb in (compare, soup, pack, models, report, config, demo):
     main.add_command(_verb)
 
 __all__ = ["main"]

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 @click.argument("run", type=PATH)
 @click.argument("inputs", nargs=-1, required=True)
 @click.option(
-    "-o", "--output", required=True, metavar="TABLE", help="A .csv, .parquet or .jsonl file, or - for CSV on stdout."
+    "-o",
+    "--output",
+    metavar="TABLE",
+    help="A .csv, .parquet or .jsonl file, or - for CSV on stdout; without it the names are shown.",
 )
+@click.option("--tta", multiple=True, metavar="VIEWS", help="Average views: flips, dihedral, multi_crop, ...")
+@click.option("--ensemble", multiple=True, type=PATH, metavar="RUN", help="Another model to average with.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option("--batch-size", type=click.IntRange(1, 8192), default=256, show_default=True, help="Images at a time.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to compute with; all if not given.")
@@ -29,19 +34,28 @@ def predict(
     ctx: click.Context,
     run: Path,
     inputs: tuple[str, ...],
-    output: str,
+    output: str | None,
+    tta: tuple[str, ...],
+    ensemble: tuple[Path, ...],
     device: str,
     batch_size: int,
     threads: int | None,
 ) -> None:
     """Name the cells of INPUTS (images, folders, .npz files) with the model of RUN.
 
-    One row an image: path, label, probability, one p_CLASS a class. An image that cannot be read has its reason
-    in the column error.
+    RUN is a run's or bundle's folder, or a model that comes with hemascope, such as blood8. One row an image: path,
+    label, probability, one p_CLASS a class. An image that cannot be read has its reason in the column error.
+
+    \b
+    Examples:
+      hemascope predict blood8 cell.png
+      hemascope predict runs/first new_cells/ -o out.csv
+      hemascope predict runs/first new_cells/ -o out.csv --tta dihedral --ensemble runs/second
     """
     from hemascope.evaluation.table import STREAM, table_format, write_table
 
-    table_format(output)  # a wrong ending is said now, not after the work
+    if output is not None:
+        table_format(output)  # a wrong ending is said now, not after the work
     from hemascope.predict import load_model
 
     progress = progress_of(ctx)
@@ -53,12 +67,42 @@ def predict(
             unreadable += sum(1 for error in batch.errors if error)
             yield batch
 
-    model = load_model(run, device=device, batch_size=batch_size, threads=threads)
+    model = load_model(run, device=device, batch_size=batch_size, threads=threads, tta=tta, ensemble=ensemble)
+    if model.passes > 1:
+        progress.note(f"Each image goes through the network {model.passes} times.")
     batches = counted(model.predict_batches(list(inputs), progress=progress))
-    rows = write_table(output, batches, stream=sys.stdout if output == STREAM else None)
+    if output is None:
+        rows = _show(batches)
+    else:
+        rows = write_table(output, batches, stream=sys.stdout if output == STREAM else None)
     if unreadable:
         progress.warn(f"{unreadable:,} of {rows:,} images could not be read; the column error says why.")
-    if output != STREAM:
+    if output not in (None, STREAM):
         say(f"{rows - unreadable:,} cells named: {output}")
     if rows and unreadable == rows:
         ctx.exit(1)
+
+
+def _show(batches: Iterable[Predictions]) -> int:
+    """One line an image, the likely classes with their probabilities; how many images there were."""
+    from hemascope.report.wording import percent
+
+    rows = 0
+    for batch in batches:
+        errors = batch.errors or [""] * len(batch)
+        for name, probs, error in zip(batch.ids, batch.probs, errors, strict=True):
+            rows += 1
+            if error:
+                say(f"{name}: not read: {error}")
+                continue
+            order = probs.argsort()[::-1]
+            likely = [place for place in order[:3] if place == order[0] or probs[place] >= _WORTH_SAYING]
+            say(
+                f"{name}: "
+                + ", ".join(f"{batch.class_names[place]} {percent(float(probs[place]))}" for place in likely)
+            )
+    return rows
+
+
+_WORTH_SAYING = 0.01
+"""A second or third class is shown from this probability on."""

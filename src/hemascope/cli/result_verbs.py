@@ -13,6 +13,8 @@ from hemascope.cli.manners import PATH, progress_of, say, say_json, source_optio
 @click.argument("run", type=PATH)
 @click.argument("path")
 @click.option("-o", "--output", type=PATH, help="Folder for the results; a name in the run folder if not given.")
+@click.option("--tta", multiple=True, metavar="VIEWS", help="Average views: flips, dihedral, multi_crop, ...")
+@click.option("--ensemble", multiple=True, type=PATH, metavar="RUN", help="Another model to average with.")
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -21,6 +23,8 @@ def evaluate(
     run: Path,
     path: str,
     output: Path | None,
+    tta: tuple[str, ...],
+    ensemble: tuple[Path, ...],
     format_name: str | None,
     names: tuple[str, ...] | None,
     as_json: bool,
@@ -29,7 +33,14 @@ def evaluate(
     from hemascope import workflow
 
     evaluated = workflow.evaluate(
-        run, path, output=output, format=format_name, class_names=names, progress=progress_of(ctx)
+        run,
+        path,
+        output=output,
+        format=format_name,
+        class_names=names,
+        tta=tta,
+        ensemble=ensemble,
+        progress=progress_of(ctx),
     )
     if as_json:
         say_json(evaluated.evaluation.model_dump(mode="json"))

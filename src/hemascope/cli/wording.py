@@ -31,7 +31,7 @@ def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     yield f"{split.split.capitalize()}: {split.n:,} cells"
     for name in ("accuracy", "balanced_accuracy"):
         if name in split.metrics:
-            yield f"  {_TITLES[name]:<18} {_with_interval(split.metrics[name])}"
+            yield f"  {_TITLES[name]:<18} {percent_with_interval(split.metrics[name])}"
     weakest = _weakest(split)
     if weakest:
         yield f"  {'weakest class':<18} {weakest}"
@@ -109,7 +109,8 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
-def _with_interval(estimate: Estimate) -> str:
+def percent_with_interval(estimate: Estimate) -> str:
+    """``97.9 % (97.1–98.5 %)``, or the value alone where no interval was made."""
     spread = interval(estimate)
     return f"{percent(estimate.value)} ({spread})" if spread else percent(estimate.value)
 
@@ -120,7 +121,7 @@ def _weakest(split: SplitEvaluation) -> str:
     if not measured:
         return ""
     _, one = min(measured, key=lambda pair: pair[0])
-    return f"{one.name}: {_with_interval(one.recall)} of its {one.support:,} cells found"
+    return f"{one.name}: {percent_with_interval(one.recall)} of its {one.support:,} cells found"
 
 
 def _signed(value: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hemascope.config import ModelConfig, Preparation
 from hemascope.errors import BundleError, ConfigError
 from hemascope.models.bundle_files import WEIGHTS_FILE, read_bundle_files, read_state, write_bundle_files
+from hemascope.models.shipped import locate
 
 if TYPE_CHECKING:
     from hemascope.models.classifier import Classifier
@@ -83,12 +84,12 @@ def save_bundle(
     )
 
 
-def load_bundle(folder: Path) -> ModelBundle:
-    """The bundle in ``folder``, or in the run folder it is, after its digests were checked.
+def load_bundle(folder: str | Path) -> ModelBundle:
+    """The bundle in ``folder``, in the run folder it is, or shipped by that name, after its digests were checked.
 
     Raises BundleError where it is missing, incomplete, of another version, or differs by a byte.
     """
-    found, record = read_bundle_files(Path(folder))
+    found, record = read_bundle_files(locate(folder).folder)
     return ModelBundle(
         config=record.model,
         class_names=record.class_names,

@@ -45,7 +45,12 @@ class BundleRecord(BaseModel):
 def bundle_folder(path: Path) -> Path:
     """The bundle at ``path``: the folder itself, or ``bundle`` inside a run's folder. Raises BundleError."""
     if not path.exists():
-        raise BundleError(f"no model bundle at {path}: there is no such folder. Give a bundle's or a run's folder.")
+        from hemascope.models.shipped import shipped_names
+
+        also = "".join(f", or {name}, which comes with hemascope" for name in shipped_names())
+        raise BundleError(
+            f"no model bundle at {path}: there is no such folder. Give a bundle's or a run's folder{also}."
+        )
     for folder in (path, path / "bundle"):
         if (folder / RECORD_FILE).is_file():
             return folder

@@ -14,7 +14,7 @@ from hemascope.cells import UNLABELLED, CellDataset
 from hemascope.config import RunConfig
 from hemascope.config_files import dump_config, load_config
 from hemascope.content import known_content
-from hemascope.errors import DataError, RunError
+from hemascope.errors import DataError, RunError, UsageError
 from hemascope.evaluation.comparison import compare as compare_predictions
 from hemascope.evaluation.gallery import save_gallery
 from hemascope.evaluation.record import (
@@ -32,7 +32,7 @@ from hemascope.results import Comparison, Evaluation, Predictions
 from hemascope.workflow.cells import Data, Rows, cells_of
 
 if TYPE_CHECKING:
-    from hemascope.models.bundle import ModelBundle
+    from hemascope.predict import Predictor
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,24 @@ def evaluate(
     format: str | None = None,
     class_names: Sequence[str] | None = None,
     label_pattern: str | None = None,
+    tta: Sequence[str] = (),
+    ensemble: Sequence[str | Path] = (),
     progress: Progress = SILENT,
 ) -> EvaluatedRun:
     """Measure a trained model on other labelled cells; the same numbers, the same report.
 
     Class names are matched by name; every class of the data must be one of the model's. ``output`` defaults to
-    ``RUN/evaluations/<name>-<fingerprint>``. Cells whose pixels the run trained on or chose its epoch with are counted
-    and warned of: they make any figure too good. Raises BundleError, DataError, OutputError.
+    ``RUN/evaluations/<name>-<fingerprint>``. ``run`` may be the name of a shipped model; then an output must be given.
+    ``tta`` and ``ensemble`` as in ``load_model``. Cells whose pixels the run trained on or chose its epoch with are
+    counted and warned of: they make any figure too good. Raises BundleError, DataError, OutputError.
     """
-    from hemascope.models.bundle import load_bundle
+    from hemascope.predict import load_model
 
-    folder = Path(run)
-    bundle = load_bundle(folder)
+    predictor = load_model(run, tta=tta, ensemble=ensemble)
+    folder, bundle = predictor.folder, predictor.bundle
+    if output is None and (predictor.shipped or predictor.passes > 1):
+        what = f"{predictor.name} comes with hemascope" if predictor.shipped else "these views or models are no run"
+        raise UsageError(f"{what}: name a folder for the results with -o.")
     config = load_config(file=folder / "config.toml") if (folder / "config.toml").exists() else RunConfig()
     config = config.model_copy(
         update={
@@ -75,7 +81,7 @@ def evaluate(
         }
     )
     cells = cells_of(data, config, format=format, class_names=class_names, progress=progress)
-    cells = _with_classes_of(bundle.class_names, cells)
+    cells = with_classes_of(bundle.class_names, cells)
     rows = np.flatnonzero(cells.labels != UNLABELLED)
     if not len(rows):
         raise DataError(f"{cells.source}: no cell has a label, so there is nothing to measure. Use predict instead.")
@@ -84,13 +90,16 @@ def evaluate(
     if known is not None and known[rows].any():
         progress.warn(familiar(int(known[rows].sum()), len(rows)))
     manifest = evaluation_manifest(folder, bundle.provenance, cells, rows, known)
+    if predictor.passes > 1:
+        manifest["prediction"] = {"tta": list(tta), "ensemble": [str(other) for other in ensemble]}
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(target, error) from error
     write_text(target / "config.toml", dump_config(config))
     write_json(target / "manifest.json", manifest)
-    evaluation = evaluate_parts(target, bundle, cells, {"evaluated": rows}, config, progress, gallery_of="evaluated")
+    predictor.batch_size = config.evaluation.batch_size
+    evaluation = evaluate_parts(target, predictor, cells, {"evaluated": rows}, config, progress, gallery_of="evaluated")
     return Evaluated(target, evaluation, render_report(target))
 
 
@@ -119,7 +128,7 @@ def compare(first: str | Path, second: str | Path, *, split: str = "test", progr
 
 def evaluate_parts(
     folder: Path,
-    bundle: ModelBundle,
+    predictor: Predictor,
     cells: CellDataset,
     parts: dict[str, np.ndarray],
     config: RunConfig,
@@ -127,19 +136,10 @@ def evaluate_parts(
     *,
     gallery_of: str,
 ) -> Evaluation:
-    """Predict each part with the model as it was saved, write predictions, pictures of mistakes and metrics.
+    """Predict each part, write predictions, pictures of mistakes and metrics.
 
     The calibration part is predicted, because calibration needs it, and not measured.
     """
-    from hemascope.predict import Predictor
-
-    predictor = Predictor(
-        bundle,
-        device=config.runtime.device,
-        precision=config.runtime.precision,
-        batch_size=config.evaluation.batch_size,
-        threads=config.runtime.threads,
-    )
     predictions: dict[str, Predictions] = {}
     for part, rows in parts.items():
         if not len(rows):
@@ -170,7 +170,7 @@ def evaluate_parts(
     return evaluation
 
 
-def _with_classes_of(class_names: Sequence[str], cells: CellDataset) -> CellDataset:
+def with_classes_of(class_names: Sequence[str], cells: CellDataset) -> CellDataset:
     """The same cells with labels counted in the model's classes, matched by name."""
     unknown = [name for name in cells.class_names if name not in class_names]
     if unknown:

@@ -54,6 +54,7 @@ def train(
     Raises DataError, ConfigError, RunError, TrainingError, OutputError.
     """
     from hemascope.models.bundle import load_bundle, save_bundle
+    from hemascope.predict import Predictor
     from hemascope.runtime import barrier, start_runtime, stop_runtime
     from hemascope.training.loop import fit, start_network
     from hemascope.training.samples import save_samples
@@ -86,27 +87,26 @@ def train(
         fitted = fit(cells, assignment, config, folder, runtime, progress, network=network)
 
         if runtime.is_main:
-            provenance = {name: manifest[name] for name in ("created", "command", "versions", "git_commit", "seed")}
             save_bundle(
                 folder / "bundle",
                 fitted.model,
                 config=config.model,
                 class_names=cells.class_names,
                 preparation=config.data.preparation,
-                provenance={
-                    **provenance,
-                    "data_source": cells.source,
-                    "data_fingerprint": cells.fingerprint(),
-                    "data_cleaning": cells.cleaning,
-                    **_augmentation_families(config),
-                },
+                provenance=_provenance(manifest, cells, assignment, config),
             )
             save_content(folder, cells, np.flatnonzero(np.isin(assignment.assignment, ("train", "validation"))))
             save_samples(folder / "samples", cells, assignment, config)
             started = time.perf_counter()
             evaluation = evaluate_parts(
                 folder,
-                load_bundle(folder / "bundle"),
+                Predictor(
+                    load_bundle(folder / "bundle"),  # as it was saved, so that what is measured is what is kept
+                    device=config.runtime.device,
+                    precision=config.runtime.precision,
+                    batch_size=config.evaluation.batch_size,
+                    threads=config.runtime.threads,
+                ),
                 cells,
                 _part_rows(assignment),
                 config,
@@ -153,6 +153,30 @@ def _splits(folder: Path, cells: CellDataset, config: RunConfig, *, given: str |
     if resume and kept.exists():
         return load_splits(kept, cells)
     return load_splits(Path(given), cells) if given else make_splits(cells, config.data, config.seed)
+
+
+def _provenance(manifest: dict[str, Any], cells: CellDataset, splits: Splits, config: RunConfig) -> dict[str, Any]:
+    """What the bundle says of where its model came from."""
+    from hemascope.test_time import illuminant
+
+    return {
+        **{name: manifest[name] for name in ("created", "command", "versions", "git_commit", "seed")},
+        "data_source": cells.source,
+        "data_fingerprint": cells.fingerprint(),
+        "data_cleaning": cells.cleaning,
+        **_augmentation_families(config),
+        "illuminant": illuminant(_sampled(cells, splits.indices("train"))),
+    }
+
+
+def _sampled(cells: CellDataset, rows: np.ndarray) -> np.ndarray:
+    """At most ``_LIGHT_CELLS`` images of these rows, evenly spread: uint8 (n, S, S, 3)."""
+    step = max(1, -(-len(rows) // _LIGHT_CELLS))
+    return np.stack([cells.images[row] for row in rows[::step]])
+
+
+_LIGHT_CELLS = 500
+"""Training cells that say in what light the set was taken; their mean hardly moves with more."""
 
 
 def _augmentation_families(config: RunConfig) -> dict[str, Any]:
