@@ -81,7 +81,7 @@ def test_many_images_are_predicted_with_a_graph_that_says_the_same(bundle, image
     for count in (10, 7, 1):
         found = ours.predict_images(images[:count], _ids(count))
         assert np.abs(found.probs - expected[:count]).max() < 1e-4
-    assert isinstance(ours._model, torch.jit.ScriptModule)
+    assert isinstance(ours._members[0].network, torch.jit.ScriptModule)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 9])
