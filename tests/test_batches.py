@@ -12,6 +12,7 @@ from training_setup import JITTER
 from hemascope.augmentation import Augmentation
 from hemascope.config import AugmentationConfig
 from hemascope.training.batches import ImageSteps, SampleOrder, read_rows, step_batches, worker_count
+from hemascope.training.pixels import channels_first, image_seed, resize_batch
 
 LABELS = np.repeat(np.arange(3), (40, 8, 2))
 
@@ -93,6 +94,33 @@ def test_processes_share_a_step_without_changing_it() -> None:
     for rank, share in enumerate(shares):
         assert torch.equal(share.images, whole.images[rank::2])
         assert torch.equal(share.labels, whole.labels[rank::2])
+
+
+def test_seeds_differ() -> None:
+    """Seeds of neighbouring numbers and of the same numbers in another order all differ and are never negative."""
+    seeds = {image_seed(a, b) for a in range(30) for b in range(30)}
+    assert len(seeds) == 900
+    assert min(seeds) >= 0
+
+
+def test_channels_come_first_without_a_change() -> None:
+    """The tensor has the pixels of the array, channels last in memory as the network wants them."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
+    for given in (images, images[:, ::-1]):  # also from a view that runs backwards
+        found = channels_first(given)
+        assert found.dtype == torch.uint8
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), given)
+
+
+def test_resizing() -> None:
+    """A batch is resized with antialiasing, and left alone where it fits."""
+    images = channels_first(np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8))
+    assert resize_batch(images, 16) is images
+    small = resize_batch(images, 4)
+    assert small.shape == (2, 3, 4, 4)
+    assert small.dtype == torch.uint8
+    assert float(small.float().std()) < 0.5 * float(images.float().std())  # averaged, not picked
 
 
 def test_worker_processes_change_nothing() -> None:
