@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from hemascope.models.bundle import ModelBundle, load_bundle
 from hemascope.models.classifier import Classifier
 from hemascope.models.ensemble import Member, check_members, class_order, combined
 from hemascope.models.inference import inference_copy, traced
-from hemascope.models.shipped import Located, locate
+from hemascope.models.shipped import Located, hiding, locate
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
 from hemascope.results import Predictions
@@ -71,6 +72,7 @@ class Predictor:
         self.located = located or Located(folder, folder.name, shipped=False)
         self.tta = tuple(tta)
         bundles = (bundle, *ensemble)
+        self._identities = [(str(one.weights.parent), one.sha256) for one in bundles]
         check_members(bundles)
         self._members = [
             Member(
@@ -102,6 +104,14 @@ class Predictor:
     def passes(self) -> int:
         """Times an image goes through a network."""
         return sum(len(member.views) for member in self._members)
+
+    def describe(self) -> dict[str, Any]:
+        """For the record of a result: the digest of each model averaged, the views, and the passes of an image."""
+        return {
+            "tta": list(self.tta),
+            "models": [{"name": name, "sha256": digest} for name, digest in self._identities],
+            "passes": self.passes,
+        }
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -261,25 +271,34 @@ def load_model(
     precision: str = "auto",
     batch_size: int = 256,
     threads: int | None = None,
+    progress: Progress = SILENT,
 ) -> Predictor:
     """The model in a bundle's or a run's folder, or a shipped one by its name, ready to predict.
 
     tta       views whose logits are averaged
     ensemble  other folders or names, whose probabilities are averaged with the first's
+    progress  is told how often an image goes through a network, if more than once, and which of two models of one
+              name was taken
 
     Raises BundleError where one is not there or not whole, UsageError where they do not go together.
     """
-    located = locate(path)
-    return Predictor(
+    located, others = locate(path), [locate(other) for other in ensemble]
+    for one in dict.fromkeys((located, *others)):
+        if one.hides_shipped:
+            progress.note(hiding(one))
+    predictor = Predictor(
         load_bundle(located.folder),
         device=device,
         precision=precision,
         batch_size=batch_size,
         threads=threads,
         tta=tta,
-        ensemble=[load_bundle(locate(other).folder) for other in ensemble],
+        ensemble=[load_bundle(other.folder) for other in others],
         located=located,
     )
+    if predictor.passes > 1:
+        progress.note(f"Each image goes through a network {predictor.passes} times.")
+    return predictor
 
 
 def _as_it_is(images: torch.Tensor) -> torch.Tensor:

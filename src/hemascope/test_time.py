@@ -103,7 +103,7 @@ def test_time_views(names: Sequence[str], provenance: Mapping[str, Any]) -> tupl
 
 
 def _light(found: object) -> list[float]:
-    """The light a bundle's provenance tells: three numbers above 0 and up to 255. Raises UsageError for anything else."""
+    """The light a bundle's provenance tells: three numbers above 0 and up to 255. Raises UsageError for all else."""
     if isinstance(found, list | tuple) and len(found) == 3:
         light = [value for value in found if isinstance(value, int | float) and 0 < value <= 255]
         if len(light) == 3:

@@ -67,9 +67,15 @@ def predict(
             unreadable += sum(1 for error in batch.errors if error)
             yield batch
 
-    model = load_model(run, device=device, batch_size=batch_size, threads=threads, tta=tta, ensemble=ensemble)
-    if model.passes > 1:
-        progress.note(f"Each image goes through the network {model.passes} times.")
+    model = load_model(
+        run,
+        device=device,
+        batch_size=batch_size,
+        threads=threads,
+        tta=tta,
+        ensemble=ensemble,
+        progress=progress,
+    )
     batches = counted(model.predict_batches(list(inputs), progress=progress))
     if output is None:
         rows = _show(batches)

@@ -47,7 +47,8 @@ def bundle_folder(path: Path) -> Path:
     if not path.exists():
         from hemascope.models.shipped import shipped_names
 
-        also = "".join(f", or {name}, which comes with hemascope" for name in shipped_names())
+        shipped = ", ".join(shipped_names())
+        also = f", or the name of a model that comes with hemascope ({shipped})" if shipped else ""
         raise BundleError(
             f"no model bundle at {path}: there is no such folder. Give a bundle's or a run's folder{also}."
         )
@@ -149,6 +150,17 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         return load_file(path, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path} is not a whole safetensors file: {error}. {_ADVICE}") from error
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a safetensors file; neither the numbers nor torch are loaded. Raises BundleError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path} is not a whole safetensors file: {error}. {_ADVICE}") from error
 

@@ -62,18 +62,32 @@ def evaluate(
     """Measure a trained model on other labelled cells; the same numbers, the same report.
 
     Class names are matched by name; every class of the data must be one of the model's. ``output`` defaults to
-    ``RUN/evaluations/<name>-<fingerprint>``. ``run`` may be the name of a shipped model; then an output must be given.
-    ``tta`` and ``ensemble`` as in ``load_model``. Cells whose pixels the run trained on or chose its epoch with are
-    counted and warned of: they make any figure too good. Raises BundleError, DataError, OutputError.
+    ``RUN/evaluations/<name>-<fingerprint>``; with a shipped model's name for ``run``, with views or an ensemble it must
+    be given. ``tta`` and ``ensemble`` as in ``load_model``. Cells whose pixels the run trained on or chose its epoch
+    with are counted and warned of: they make any figure too good. Raises BundleError, DataError, OutputError.
     """
+    from hemascope.models.shipped import locate
     from hemascope.predict import load_model
 
-    predictor = load_model(run, tta=tta, ensemble=ensemble)
-    folder, bundle = predictor.folder, predictor.bundle
-    if output is None and (predictor.shipped or predictor.passes > 1):
-        what = f"{predictor.name} comes with hemascope" if predictor.shipped else "these views or models are no run"
+    located = locate(run)
+    folder = located.folder
+    if output is None and (located.shipped or tta or ensemble):
+        what = (
+            f"{located.name} comes with hemascope" if located.shipped else "views and ensembles are not the run itself"
+        )
         raise UsageError(f"{what}: name a folder for the results with -o.")
     config = load_config(file=folder / "config.toml") if (folder / "config.toml").exists() else RunConfig()
+    predictor = load_model(
+        run,
+        tta=tta,
+        ensemble=ensemble,
+        device=config.runtime.device,
+        precision=config.runtime.precision,
+        batch_size=config.evaluation.batch_size,
+        threads=config.runtime.threads,
+        progress=progress,
+    )
+    bundle = predictor.bundle
     config = config.model_copy(
         update={
             "data": config.data.model_copy(update={"preparation": bundle.preparation, "label_pattern": label_pattern}),
@@ -91,14 +105,13 @@ def evaluate(
         progress.warn(familiar(int(known[rows].sum()), len(rows)))
     manifest = evaluation_manifest(folder, bundle.provenance, cells, rows, known)
     if predictor.passes > 1:
-        manifest["prediction"] = {"tta": list(tta), "ensemble": [str(other) for other in ensemble]}
+        manifest["prediction"] = predictor.describe()
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(target, error) from error
     write_text(target / "config.toml", dump_config(config))
     write_json(target / "manifest.json", manifest)
-    predictor.batch_size = config.evaluation.batch_size
     evaluation = evaluate_parts(target, predictor, cells, {"evaluated": rows}, config, progress, gallery_of="evaluated")
     return Evaluated(target, evaluation, render_report(target))
 
