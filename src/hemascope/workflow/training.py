@@ -20,7 +20,7 @@ from hemascope.manifest import new_manifest, now
 from hemascope.progress import SILENT, Progress
 from hemascope.report import render_report
 from hemascope.results import Evaluation
-from hemascope.workflow.cells import Data, cells_of
+from hemascope.workflow.cells import Data, cells_of, sampled
 from hemascope.workflow.evaluation import Evaluated, evaluate_parts
 from hemascope.workflow.run_folder import check_folder, make_folder
 
@@ -165,18 +165,8 @@ def _provenance(manifest: dict[str, Any], cells: CellDataset, splits: Splits, co
         "data_fingerprint": cells.fingerprint(),
         "data_cleaning": cells.cleaning,
         **_augmentation_families(config),
-        "illuminant": illuminant(_sampled(cells, splits.indices("train"))),
+        "illuminant": illuminant(sampled(cells, splits.indices("train"))),
     }
-
-
-def _sampled(cells: CellDataset, rows: np.ndarray) -> np.ndarray:
-    """At most ``_LIGHT_CELLS`` images of these rows, evenly spread: uint8 (n, S, S, 3)."""
-    step = max(1, -(-len(rows) // _LIGHT_CELLS))
-    return np.stack([cells.images[row] for row in rows[::step]])
-
-
-_LIGHT_CELLS = 500
-"""Training cells that say in what light the set was taken; their mean hardly moves with more."""
 
 
 def _augmentation_families(config: RunConfig) -> dict[str, Any]:
