@@ -347,6 +347,21 @@ def test_a_stronger_distortion_moves_farther(name: str) -> None:
         assert change.max() <= math.ceil(bound * 0.1 * 96)
 
 
+def test_a_warp_mixes_the_four_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a field that is the same everywhere, a warp is a shift, by whole pixels or by a quarter and a half."""
+    image = picture(40, 40)
+    for by in ((3.0, 3.0), (2.25, 4.5)):
+        fields = [np.full((40, 40), part / 4, dtype=np.float32) for part in by]  # a tenth of the side is 4 pixels
+        monkeypatch.setattr("hemascope.augmentation.geometry.smooth_field", lambda *_, fields=fields: fields.pop(0))
+        found = done("warp", image, 0.1)[:30, :30]
+        y, x = (math.floor(part) for part in by)
+        down, right = (part - math.floor(part) for part in by)
+        corners = [image[y + i : y + i + 30, x + j : x + j + 30].astype(float) for i in (0, 1) for j in (0, 1)]
+        shares = [(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right]
+        expected = sum(share * corner for share, corner in zip(shares, corners, strict=True))
+        assert abs(found - expected).max() <= 0.51
+
+
 def test_the_field_of_a_warp_has_no_edges() -> None:
     """Neighbouring pixels move alike: on a ramp no step is much larger than the ramp's own."""
     ramp = np.repeat(np.arange(96, dtype=np.uint8)[None, :, None] + 80, 96, axis=0).repeat(3, axis=2)
@@ -598,7 +613,7 @@ def test_light_falls_off_as_said() -> None:
         dark = done("vignette", image, 0.8, seed=seed)[:, :, 0]
         assert dark[48, 48] > dark[[0, 0, -1, -1], [0, -1, 0, -1]].max()
         assert dark.max() <= 120
-        assert dark.min() < 120 * 0.65
+        assert 120 * 0.2 - 1 <= dark.min() < 120 * 0.65
         slope = done("light_gradient", image, 0.5, seed=seed)[:, :, 0].astype(float)
         assert slope.mean() == pytest.approx(120, abs=1)
         ends = np.ptp(slope) / 120  # 2 * 0.5 along an axis, up to sqrt(2) of it along a diagonal
