@@ -163,7 +163,11 @@ def mean_relative(found: Sequence[RelativeErrors], n: int) -> dict[str, Estimate
         kept = [one for one in found if not np.isnan(getattr(one, value))]
         if kept:
             mean = float(np.mean([getattr(one, value) for one in kept]))
-            means[title] = estimate(mean, np.nanmean([getattr(one, samples) for one in kept], axis=0), n)
+            drawn = np.array([getattr(one, samples) for one in kept])
+            defined = (~np.isnan(drawn)).sum(axis=0)
+            total = np.nansum(drawn, axis=0)
+            sampled = np.divide(total, defined, out=np.full(total.shape, np.nan), where=defined > 0)
+            means[title] = estimate(mean, sampled, n)
     return means
 
 

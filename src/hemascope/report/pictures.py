@@ -80,8 +80,8 @@ def sample_rows(run: Path, class_names: Sequence[str]) -> tuple[SampleRow, ...]:
     return tuple(rows)
 
 
-def picture_address(run: Path, folder: Path, name: str) -> str | None:
-    """The picture ``folder / name`` as a ``data:`` address, or None.
+def picture_address(run: Path, folder: Path, name: str, side: int = SIDE) -> str | None:
+    """The picture ``folder / name`` as a ``data:`` address, its longest side at most ``side`` pixels, or None.
 
     None where ``name`` is no plain file name, where it or its folder leads out of the run, or where the file is
     missing, too large or no picture.
@@ -98,10 +98,10 @@ def picture_address(run: Path, folder: Path, name: str) -> str | None:
         data = path.read_bytes()
     except (OSError, RuntimeError, ValueError):  # RuntimeError: links in a circle; ValueError: an impossible name
         return None
-    return _encode(data)
+    return _encode(data, side)
 
 
-def _encode(data: bytes) -> str | None:
+def _encode(data: bytes, side: int) -> str | None:
     """A small WebP of a PNG. Lossy at a quality where cells show no difference, a tenth of the bytes."""
     try:
         with warnings.catch_warnings():
@@ -110,7 +110,7 @@ def _encode(data: bytes) -> str | None:
                 if opened.width * opened.height > MAX_PIXELS:
                     return None
                 picture = opened.convert("RGB")
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         picture.save(buffer, "WEBP", quality=88, method=4)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for bad files

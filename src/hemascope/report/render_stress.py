@@ -21,6 +21,10 @@ GATE_TITLES = {
 }
 
 
+STRIP = 6 * 160
+"""Longest side of a picture on the page: a strip holds six cells."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A corruption's line in the table: its record and its condition at each severity (None: not measured)."""
@@ -113,5 +117,5 @@ def _shade(condition: Condition | None) -> int:
 
 
 def _shown(record: Example, folder: Path) -> Shown:
-    address = picture_address(folder, folder / "examples", record.picture)
+    address = picture_address(folder, folder / "examples", record.picture, STRIP)
     return Shown(record, address, tuple((said, said == record.true_label) for said in record.predicted_labels))
