@@ -15,6 +15,7 @@ from hemascope.data.splits import load_splits
 from hemascope.embeddings import FINAL, Embedder, embed
 from hemascope.errors import DataError, SplitError, UsageError
 from hemascope.findings import MapPoints
+from hemascope.models.shipped import hiding, locate
 from hemascope.progress import SILENT, Progress
 from hemascope.workflow.cells import Data, cells_of
 
@@ -46,8 +47,9 @@ def draw_map(
 ) -> DrawnMap:
     """Draw the cells of ``data`` where a frozen backbone puts them, as one self-contained page.
 
-    run     with a run, two maps of the same cells: its backbone as it was before training, and after it. Only cells of
-            ``part`` of the run's split are drawn: a network has seen the others, and flatters itself on them
+    run     with a run's folder or a shipped model's name, two maps of the same cells: its backbone as it was before
+            training, and after it. Only cells of ``part`` of the run's split are drawn: a network has seen the others,
+            and flatters itself on them
     part    train, validation, calibration, test or all; without a run always all
     points  the largest number of cells drawn, chosen by ``config.seed``
 
@@ -60,14 +62,18 @@ def draw_map(
     if points < 10:
         raise UsageError(f"a map needs at least 10 points, found {points}")
     config = config or RunConfig()
-    embedders, titles = _embedders(config, None if run is None else Path(run), views)
-    if run is not None:
+    located = None if run is None else locate(run)
+    folder = None if located is None else located.folder
+    embedders, titles = _embedders(config, folder, views)
+    if located is not None:
         from hemascope.models.bundle import load_bundle
 
-        preparation = load_bundle(Path(run)).preparation
+        if located.hides_shipped:
+            progress.note(hiding(located))
+        preparation = load_bundle(located.folder).preparation
         config = config.model_copy(update={"data": config.data.model_copy(update={"preparation": preparation})})
     cells = cells_of(data, config, format=format, class_names=class_names, progress=progress)
-    rows = np.arange(len(cells)) if run is None or part == "all" else _rows_of(Path(run), cells, part)
+    rows = np.arange(len(cells)) if folder is None or part == "all" else _rows_of(folder, cells, part)
     if len(rows) < 10:
         raise DataError(f"a map needs at least 10 cells, found {len(rows)} in the part {part!r}")
     chosen = rows[choose_rows(cells.labels[rows], points, seed=config.seed)]
