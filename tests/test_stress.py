@@ -16,12 +16,13 @@ from hemascope.data.load import load
 from hemascope.data.synthetic import write_synthetic_folder
 from hemascope.errors import ConfigError, RunError, UsageError
 from hemascope.evaluation.robustness import accuracy_estimate, by_group, mean_relative, relative_errors, resample
+from hemascope.evaluation.stress_measures import gate_limits
 from hemascope.evaluation.stress_record import baseline_of, load_stress
 from hemascope.models.bundle import save_bundle
 from hemascope.models.classifier import create_classifier
 from hemascope.stress_gate import Gate, load_gate
 from hemascope.stress_results import Baseline
-from hemascope.workflow.stressing import gate_limits, render_again, stress
+from hemascope.workflow.stressing import render_again, stress
 
 LABELS = np.array([0] * 80 + [1] * 20)
 PREPARATION = Preparation(name="tiny", resizes=(Resize(size=32),))

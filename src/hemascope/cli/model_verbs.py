@@ -86,7 +86,8 @@ def pack(
 ) -> None:
     """Write the model of RUN as a bundle of its own, in half precision.
 
-    Tensors that half precision would change by more than a thousandth of their largest value stay as they are.
+    Running variances of batch norms, and tensors that half precision would change by more than a thousandth of their
+    largest value, stay in full precision.
 
     \b
     Example:
@@ -107,8 +108,9 @@ def pack(
         )
         return
     say(f"{made.folder}: {made.bytes / 1e6:.2f} MB")
-    if made.kept_whole:
-        say(f"  {len(made.kept_whole):,} tensors kept in full precision, such as {made.kept_whole[0]}")
+    others = [name for name in made.kept_whole if not name.endswith("running_var")]
+    if others:
+        say(f"  kept in full precision, for half would change them too much: {', '.join(others)}")
     if made.largest_difference is not None:
         largest = f"{made.largest_difference:.1e}"
         say(f"  {made.checked:,} cells checked: no label differs, no probability by more than {largest}")

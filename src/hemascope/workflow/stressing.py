@@ -10,42 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hemascope.atomic import atomic_folder, write_json, write_text
 from hemascope.cells import UNLABELLED, CellDataset
 from hemascope.config import RunConfig
 from hemascope.content import known_content
-from hemascope.corruptions import CORRUPTIONS, LAYERS, SEVERITIES, STACKS, Corruption, corrupt, stack
+from hemascope.corruptions import CORRUPTIONS, SEVERITIES, STACKS, corrupt, stack
 from hemascope.data.splits import load_splits
 from hemascope.errors import DataError, SplitError, UsageError
-from hemascope.evaluation.robustness import (
-    RelativeErrors,
-    Resampled,
-    accuracy_estimate,
-    by_group,
-    mean_relative,
-    relative_errors,
-    resample,
-)
+from hemascope.evaluation.stress_measures import Plan, gate_limits, measured
 from hemascope.evaluation.stress_record import BaselineRuns, read_baseline, save_stress, stress_csv
 from hemascope.manifest import familiar, now
 from hemascope.names import listed, suggestion
 from hemascope.progress import SILENT, Progress
 from hemascope.report.render_stress import render_stress
-from hemascope.results import Estimate
 from hemascope.stress_gate import Gate
-from hemascope.stress_results import (
-    Condition,
-    CorruptionResult,
-    Example,
-    Exposure,
-    GateLimit,
-    StackResult,
-    StressReport,
-)
+from hemascope.stress_results import StressReport
 from hemascope.workflow.cells import Data, cells_of
 from hemascope.workflow.evaluation import with_classes_of
+from hemascope.workflow.stress_examples import save_examples
 
 if TYPE_CHECKING:
     from hemascope.predict import Predictor
@@ -53,7 +36,6 @@ if TYPE_CHECKING:
 SEED = 20_240
 """Seed of the test's draws, apart from those of training, which start at 0."""
 
-EXAMPLES = 16
 _BATCH = 256
 
 
@@ -64,19 +46,6 @@ class Stressed:
     folder: Path
     report: StressReport
     page: Path
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is predicted: (name, severity) in order, clean cells first as ("clean", 0), stacks with severity 0."""
-
-    corruptions: tuple[Corruption, ...]
-    severities: tuple[int, ...]
-
-    @property
-    def conditions(self) -> list[tuple[str, int]]:
-        single = [(one.name, severity) for one in self.corruptions for severity in self.severities]
-        return [("clean", 0), *single, *((name, 0) for name in STACKS)]
 
 
 def stress(
@@ -117,7 +86,7 @@ def stress(
     from hemascope.predict import load_model
 
     plan = _plan(corruptions, severities)
-    predictor = load_model(run, batch_size=_BATCH, tta=tta)
+    predictor = load_model(run, batch_size=_BATCH, tta=tta, progress=progress)
     bundle, folder = predictor.bundle, predictor.folder
     if seed == bundle.provenance.get("seed"):
         raise UsageError(f"the model was trained with seed {seed}: test it with another one.")
@@ -137,7 +106,7 @@ def stress(
     target = Path(output) if output is not None else default_folder(predictor, "stress")
     ids, labels = [str(cells.ids[row]) for row in rows], cells.labels[rows].astype(np.int64)
     predicted, laid = _predict_all(predictor, cells, rows, ids, plan, seed, progress)
-    report = _measured(
+    report = measured(
         plan, predicted, labels, laid, bundle.class_names, bundle.provenance,
         _baseline(baseline, plan, ids, labels, bundle.class_names, seed), resamples, seed,
     )  # fmt: skip
@@ -159,7 +128,7 @@ def stress(
     )
     report = report.model_copy(update={"gate": gate_limits(gate, report)})
     with atomic_folder(target) as temporary:
-        examples = _examples(temporary, plan, cells, rows, ids, labels, predicted, bundle.class_names, laid, seed)
+        examples = save_examples(temporary, plan, cells, rows, ids, labels, predicted, bundle.class_names, laid, seed)
         report = report.model_copy(update={"examples": tuple(examples)})
         write_json(temporary / "stress.json", report.model_dump(mode="json"))
         write_text(temporary / "stress.csv", stress_csv(report))
@@ -170,7 +139,7 @@ def stress(
 
 def _baseline(
     source: str | Path | None,
-    plan: _Plan,
+    plan: Plan,
     ids: list[str],
     labels: NDArray[np.int64],
     class_names: tuple[str, ...],
@@ -184,7 +153,7 @@ def _baseline(
     return None
 
 
-def _plan(names: Sequence[str] | None, severities: Sequence[int]) -> _Plan:
+def _plan(names: Sequence[str] | None, severities: Sequence[int]) -> Plan:
     chosen = tuple(CORRUPTIONS) if names is None else tuple(dict.fromkeys(names))
     for name in chosen:
         if name not in CORRUPTIONS:
@@ -194,7 +163,7 @@ def _plan(names: Sequence[str] | None, severities: Sequence[int]) -> _Plan:
         raise UsageError(
             f"severities are 1 to 5 and at least one corruption is needed, found {listed([str(one) for one in wrong])}"
         )
-    return _Plan(tuple(CORRUPTIONS[name] for name in chosen), tuple(sorted(set(severities))))
+    return Plan(tuple(CORRUPTIONS[name] for name in chosen), tuple(sorted(set(severities))))
 
 
 def default_folder(predictor: Predictor, name: str) -> Path:
@@ -241,7 +210,7 @@ def _predict_all(
     cells: CellDataset,
     rows: NDArray[np.intp],
     ids: list[str],
-    plan: _Plan,
+    plan: Plan,
     seed: int,
     progress: Progress,
 ) -> tuple[NDArray[np.int64], dict[str, list[tuple[str, ...]]]]:
@@ -285,220 +254,6 @@ def _ahead(pool: ThreadPoolExecutor, function: Any, items: Sequence[Any]) -> Ite
         ready = waiting.result()
         waiting = None if item is None else pool.submit(function, item)
         yield ready
-
-
-def _measured(
-    plan: _Plan,
-    predicted: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    laid: dict[str, list[tuple[str, ...]]],
-    class_names: tuple[str, ...],
-    provenance: Any,
-    baseline: BaselineRuns | None,
-    resamples: int,
-    seed: int,
-) -> StressReport:
-    classes, conditions = len(class_names), plan.conditions
-    found = resample(predicted, labels, classes, resamples=resamples, seed=seed)
-    exposure = _exposures(provenance)
-    index = {condition: number for number, condition in enumerate(conditions)}
-
-    def condition(name: str, severity: int, title: str, family: str, seen: Exposure) -> Condition:
-        number = index[name, severity]
-        return Condition(
-            name=name, title=title, family=family, severity=severity, exposure=seen,
-            balanced_accuracy=found.balanced_accuracy(number), accuracy=accuracy_estimate(predicted[number], labels),
-        )  # fmt: skip
-
-    other = None if baseline is None or baseline.predicted is None else resample(
-        baseline.predicted, labels, classes, resamples=resamples, seed=seed
-    )  # fmt: skip
-    single, corruptions, relative = [], [], []
-    for one in plan.corruptions:
-        columns = [index[one.name, severity] for severity in plan.severities]
-        seen = exposure(one.family)
-        single += [condition(one.name, severity, one.title, one.family, seen) for severity in plan.severities]
-        errors = None
-        if baseline is not None and one.name in baseline.record.errors:
-            paired = None if other is None else (other, 0, columns)
-            errors = relative_errors(found, 0, columns, one.name, baseline.record, paired)
-            relative.append(errors)
-        corruptions.append(_corruption(one, seen, found, columns, errors))
-    every = [number for number, (name, severity) in enumerate(conditions) if severity]
-    means = {"mean_balanced_accuracy": found.mean(every)}
-    for title, wanted in (
-        ("mean_trained_on", ("trained on",)),
-        ("mean_not_trained_on", ("not trained on", "held out")),
-    ):
-        mine = [index[c.name, c.severity] for c in single if c.exposure in wanted]
-        if mine:
-            means[title] = found.mean(mine)
-    stacks = [
-        _stack(name, found, index[name, 0], predicted[index[name, 0]], labels, laid[name], classes, resamples, seed)
-        for name in STACKS
-    ]
-    return StressReport(
-        model="", model_sha256="", class_names=list(class_names), n=len(labels), part="", seed=seed, size=0,
-        clean=condition("clean", 0, "as they are", "", "trained on"), clean_recall=found.class_recall(0),
-        conditions=single, corruptions=corruptions, stacks=stacks, means=means | mean_relative(relative, found.n),
-        baseline=None if baseline is None else baseline.record,
-    )  # fmt: skip
-
-
-def _exposures(provenance: Any) -> Any:
-    trained, held = provenance.get("augmentation_families"), provenance.get("held_out_families") or []
-
-    def exposure(family: str) -> Exposure:
-        if trained is None:
-            return "not known"
-        if family in held:
-            return "held out"
-        return "trained on" if family in trained else "not trained on"
-
-    return exposure
-
-
-def _corruption(
-    one: Corruption, seen: Exposure, found: Resampled, columns: list[int], errors: RelativeErrors | None
-) -> CorruptionResult:
-    mean = found.mean(columns)
-    loss = found.samples[:, 0] - found.samples[:, columns].mean(axis=1)
-    value = float(found.value[0] - found.value[columns].mean())
-    low, high = np.percentile(loss, [2.5, 97.5])
-    return CorruptionResult(
-        name=one.name,
-        title=one.title,
-        family=one.family,
-        exposure=seen,
-        error=Estimate(
-            value=1 - (mean.value or 0.0),
-            low=None if mean.high is None else 1 - mean.high,
-            high=None if mean.low is None else 1 - mean.low,
-            n=mean.n,
-        ),
-        relative_error=Estimate(value=value, low=min(float(low), value), high=max(float(high), value), n=mean.n),
-        be=_relative(errors, "be", mean.n),
-        rbe=_relative(errors, "rbe", mean.n),
-    )
-
-
-def _relative(errors: RelativeErrors | None, name: str, n: int) -> Estimate:
-    value = float("nan") if errors is None else getattr(errors, name)
-    if errors is None or np.isnan(value):
-        return Estimate(value=None, n=n)
-    samples = getattr(errors, f"{name}_samples")
-    samples = samples[~np.isnan(samples)]
-    low, high = np.percentile(samples, [2.5, 97.5])
-    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value), n=n)
-
-
-def _stack(
-    name: str,
-    found: Resampled,
-    number: int,
-    predicted: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    laid: list[tuple[str, ...]],
-    classes: int,
-    resamples: int,
-    seed: int,
-) -> StackResult:
-    families = list(dict.fromkeys(layer.family for layer in LAYERS.values()))
-    of = [{LAYERS[layer].family for layer in layers} for layers in laid]
-    members = {family: np.array([family in mine for mine in of]) for family in families}
-    low, high = STACKS[name]
-    return StackResult(
-        condition=Condition(
-            name=name,
-            title=f"{low} or {high} strong layers" if high - low == 1 else f"{low} to {high} strong layers",
-            family="",
-            severity=0,
-            exposure="not known",
-            balanced_accuracy=found.balanced_accuracy(number),
-            accuracy=accuracy_estimate(predicted, labels),
-        ),
-        layers=(low, high),
-        by_family=by_group(predicted, labels, members, classes, resamples=min(resamples, 300), seed=seed),
-        recall=found.class_recall(number),
-    )
-
-
-def gate_limits(gate: Gate | None, report: StressReport) -> tuple[GateLimit, ...]:
-    """Every limit of ``gate`` beside what ``report`` found. Raises UsageError for a limit of what was not measured."""
-    if gate is None:
-        return ()
-    found: dict[str, Estimate] = {
-        "clean": report.clean.balanced_accuracy,
-        "mean": report.means["mean_balanced_accuracy"],
-    }
-    found |= {one.condition.name: one.condition.balanced_accuracy for one in report.stacks}
-    for one in report.corruptions:
-        error = one.error
-        low = None if error.high is None else 1 - error.high
-        found[one.name] = Estimate(value=1 - (error.value or 0.0), low=low, n=error.n)
-    limits = []
-    for name, limit in gate.limits().items():
-        if name not in found:
-            raise UsageError(
-                f"the gate has a limit for {name!r}, which was not measured; {suggestion(name, list(found))}"
-            )
-        estimate = found[name]
-        value = estimate.low if gate.bound == "low" and estimate.low is not None else estimate.value
-        limits.append(GateLimit(name=name, limit=limit, found=value or 0.0, bound=gate.bound))
-    return tuple(limits)
-
-
-def _examples(
-    folder: Path,
-    plan: _Plan,
-    cells: CellDataset,
-    rows: NDArray[np.intp],
-    ids: list[str],
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    class_names: tuple[str, ...],
-    laid: dict[str, list[tuple[str, ...]]],
-    seed: int,
-) -> list[Example]:
-    """A strip for each corruption, and single pictures under stacks, of cells spread over the classes."""
-    index = {condition: number for number, condition in enumerate(plan.conditions)}
-    order = np.random.default_rng(seed).permutation(len(rows))
-    spread = order[np.argsort(_rank(labels[order]), kind="stable")]
-    examples = []
-    (folder / "examples").mkdir()
-
-    def add(name: str, pixels: NDArray[np.uint8], caption: str, place: int, numbers: Sequence[int]) -> None:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / "examples" / f"{name}.png")
-        said = [class_names[predicted[number, place]] for number in numbers]
-        examples.append(
-            Example(
-                picture=f"{name}.png", caption=caption, true_label=class_names[labels[place]], predicted_labels=said
-            )
-        )
-
-    for number, one in enumerate(plan.corruptions):
-        place = int(spread[number % len(spread)])
-        image = np.asarray(cells.images[rows[place]])
-        strip = [image]
-        strip += [corrupt(image[None], one.name, s, seed=seed, ids=[ids[place]])[0] for s in plan.severities]
-        numbers = [0, *(index[one.name, severity] for severity in plan.severities)]
-        add(f"corruption-{one.name}", np.concatenate(strip, axis=1), one.title, place, numbers)
-    for name in STACKS:
-        for number, place in enumerate(spread[: EXAMPLES // 2].tolist()):
-            image = np.asarray(cells.images[rows[place]])[None]
-            changed, _ = stack(image, name, seed=seed, ids=[ids[place]])
-            titles = ", ".join(LAYERS[layer].title for layer in laid[name][place])
-            add(f"{name}-{number}", changed[0], titles, place, [index[name, 0]])
-    return examples
-
-
-def _rank(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the same label stand before each: int64 (n,)."""
-    rank = np.zeros(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        rank[mine] = np.arange(len(mine))
-    return rank
 
 
 def render_again(folder: str | Path) -> Path:
