@@ -109,8 +109,8 @@ def _light(found: object) -> list[float]:
         if len(light) == 3:
             return [float(value) for value in light]
     raise UsageError(
-        "this model does not say in what light its training cells were, which colour_constancy needs; train it again "
-        "with this version, or use another view."
+        "this model does not say in what light its training cells were, which colour_constancy needs. Use another "
+        "view, pack the model with --light, or train it again with this version."
     )
 
 

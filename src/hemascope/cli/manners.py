@@ -145,6 +145,19 @@ PATH = click.Path(path_type=Path)
 """A path that the library checks, because its sentence says more than click's."""
 
 
+def averaging_options(function: _Decorated) -> _Decorated:
+    """``--tta`` and ``--ensemble``, for every verb that may look more than once."""
+    function = click.option(
+        "--ensemble", multiple=True, type=PATH, metavar="RUN", help="Another model to average with; may be repeated."
+    )(function)
+    return click.option(
+        "--tta",
+        multiple=True,
+        metavar="VIEWS",
+        help="Average views of each image: flips, dihedral, multi_crop or colour_constancy; may be repeated.",
+    )(function)
+
+
 def _complain(sentence: str) -> None:
     end = "" if sentence.endswith((".", "?", "!", ")")) else "."
     click.echo(f"Error: {printable(sentence)}{end}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hemascope.cli.manners import PATH, progress_of, say
+from hemascope.cli.manners import PATH, averaging_options, progress_of, say
 
 if TYPE_CHECKING:
     from hemascope.results import Predictions
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     metavar="TABLE",
     help="A .csv, .parquet or .jsonl file, or - for CSV on stdout; without it the names are shown.",
 )
-@click.option("--tta", multiple=True, metavar="VIEWS", help="Average views: flips, dihedral, multi_crop, ...")
-@click.option("--ensemble", multiple=True, type=PATH, metavar="RUN", help="Another model to average with.")
+@averaging_options
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option("--batch-size", type=click.IntRange(1, 8192), default=256, show_default=True, help="Images at a time.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to compute with; all if not given.")

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
-from hemascope.cli.manners import PATH, progress_of, say, say_json, source_options
+from hemascope.cli.manners import PATH, averaging_options, progress_of, say, say_json, source_options
 
 
 @click.command(short_help="Measure a run on other labelled cells.")
 @click.argument("run", type=PATH)
 @click.argument("path")
 @click.option("-o", "--output", type=PATH, help="Folder for the results; a name in the run folder if not given.")
-@click.option("--tta", multiple=True, metavar="VIEWS", help="Average views: flips, dihedral, multi_crop, ...")
-@click.option("--ensemble", multiple=True, type=PATH, metavar="RUN", help="Another model to average with.")
+@averaging_options
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
