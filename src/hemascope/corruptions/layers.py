@@ -1,7 +1,9 @@
 """Strong single layers of the stacked test: what the contest's hidden test is described as, and more.
 
 Each takes an image uint8 (S, S, 3) and a generator, and draws its own strength from the strong end of what leaves the
-cell recognisable to a person most of the time.
+cell recognisable to a person most of the time. The ends were set once, with one network alone, EfficientNet-Lite0
+fine-tuned without augmentation: with them it falls to about the balanced accuracies the contest is known to be as hard
+as (0.57 under one or two layers, 0.37 under two to four; docs/log.md).
 """
 
 from __future__ import annotations
@@ -145,7 +147,7 @@ def _holes(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 def _grid(image: Pixels, rng: np.random.Generator) -> Pixels:
     side = image.shape[0]
-    period, share, angle = rng.uniform(0.14, 0.35), rng.uniform(0.4, 0.6), rng.uniform(0, np.pi / 2)
+    period, share, angle = rng.uniform(0.16, 0.4), rng.uniform(0.35, 0.52), rng.uniform(0, np.pi / 2)
     rows, columns = np.mgrid[:side, :side] / side
     first = (rows * np.cos(angle) + columns * np.sin(angle) + rng.random()) % period < share * period
     second = (columns * np.cos(angle) - rows * np.sin(angle) + rng.random()) % period < share * period
@@ -154,7 +156,7 @@ def _grid(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 def _bars(image: Pixels, rng: np.random.Generator) -> Pixels:
     side = image.shape[0]
-    axis = (np.arange(side) / side + rng.random()) % rng.uniform(0.2, 0.4) < rng.uniform(0.06, 0.12)
+    axis = (np.arange(side) / side + rng.random()) % rng.uniform(0.25, 0.45) < rng.uniform(0.05, 0.1)
     mask = np.broadcast_to(axis[:, None] if rng.random() < 0.5 else axis[None], (side, side))
     return _masked(image, mask, rng)
 
@@ -163,20 +165,20 @@ def _bars(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _lighter_or_darker(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return whole(image * _down_or_up(rng, (0.35, 0.6), (1.35, 1.7)))
+    return whole(image * _down_or_up(rng, (0.4, 0.65), (1.3, 1.6)))
 
 
 def _raised(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return whole(image + _either(rng, 45, 90))
+    return whole(image + _either(rng, 40, 80))
 
 
 def _gamma(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return whole(255 * (image / 255.0) ** _down_or_up(rng, (0.4, 0.6), (1.8, 2.8)))
+    return whole(255 * (image / 255.0) ** _down_or_up(rng, (0.45, 0.65), (1.6, 2.5)))
 
 
 def _contrast(image: Pixels, rng: np.random.Generator) -> Pixels:
     mean = float(image.mean())
-    return whole(mean + (image - mean) * _down_or_up(rng, (0.25, 0.5), (1.6, 2.2)))
+    return whole(mean + (image - mean) * _down_or_up(rng, (0.3, 0.6), (1.5, 2.1)))
 
 
 def _corners_dark(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -195,7 +197,7 @@ def _uneven_light(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _solarised(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return np.asarray(ImageOps.solarize(picture(image), int(rng.integers(70, 190))))
+    return np.asarray(ImageOps.solarize(picture(image), int(rng.integers(90, 210))))
 
 
 def _few_bits(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -220,17 +222,17 @@ def _luma(image: Pixels) -> NDArray[np.float64]:
 
 def _saturation(image: Pixels, rng: np.random.Generator) -> Pixels:
     grey = _luma(image)[..., None]
-    return whole(grey + (image - grey) * _down_or_up(rng, (0.0, 0.3), (1.8, 2.6)))
+    return whole(grey + (image - grey) * _down_or_up(rng, (0.0, 0.4), (1.6, 2.3)))
 
 
 def _hue(image: Pixels, rng: np.random.Generator) -> Pixels:
     bands = np.asarray(picture(image).convert("HSV")).copy()
-    bands[..., 0] += np.uint8(round(_either(rng, 18, 40)) % 256)
+    bands[..., 0] += np.uint8(round(_either(rng, 13, 32)) % 256)
     return np.asarray(Image.fromarray(bands, "HSV").convert("RGB"))
 
 
 def _channels_apart(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return whole(image + [_either(rng, 20, 80) for _ in range(3)])
+    return whole(image + [_either(rng, 15, 60) for _ in range(3)])
 
 
 def _cast(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -247,37 +249,37 @@ def _channels_swapped(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _dye(image: Pixels, rng: np.random.Generator) -> Pixels:
-    factors = np.exp([_either(rng, 0.25, 0.55) for _ in range(3)])
+    factors = np.exp([_either(rng, 0.2, 0.45) for _ in range(3)])
     return whole(255 * (np.maximum(image, 1) / 255.0) ** factors)
 
 
 def _pale_or_deep(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return whole(255 * (np.maximum(image, 1) / 255.0) ** _down_or_up(rng, (0.35, 0.55), (1.7, 2.4)))
+    return whole(255 * (np.maximum(image, 1) / 255.0) ** _down_or_up(rng, (0.4, 0.6), (1.6, 2.2)))
 
 
 # detail
 
 
 def _smooth(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return blurred(image, image.shape[0] * rng.uniform(0.016, 0.03))
+    return blurred(image, image.shape[0] * rng.uniform(0.013, 0.026))
 
 
 def _out_of_focus(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return convolved(image, disc_kernel(image.shape[0] * rng.uniform(0.025, 0.045), 0))
+    return convolved(image, disc_kernel(image.shape[0] * rng.uniform(0.022, 0.04), 0))
 
 
 def _dragged(image: Pixels, rng: np.random.Generator) -> Pixels:
-    reach = image.shape[0] * rng.uniform(0.05, 0.09)
+    reach = image.shape[0] * rng.uniform(0.04, 0.08)
     return convolved(image, line_kernel(reach, 3 * reach, rng.uniform(0, np.pi)))
 
 
 def _coded(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return recoded(image, int(rng.integers(4, 11)))
+    return recoded(image, int(rng.integers(5, 13)))
 
 
 def _coarse(image: Pixels, rng: np.random.Generator) -> Pixels:
     up = Image.Resampling.NEAREST if rng.random() < 0.6 else Image.Resampling.BICUBIC
-    return resampled(image, rng.uniform(0.18, 0.33), up)
+    return resampled(image, rng.uniform(0.2, 0.36), up)
 
 
 # noise
@@ -285,15 +287,15 @@ def _coarse(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 def _grain(image: Pixels, rng: np.random.Generator) -> Pixels:
     shape = image.shape if rng.random() < 0.6 else (*image.shape[:2], 1)
-    return whole(image + rng.normal(0, rng.uniform(25, 50), shape))
+    return whole(image + rng.normal(0, rng.uniform(18, 40), shape))
 
 
 def _speckle(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return whole(image * (1 + rng.normal(0, rng.uniform(0.18, 0.4), image.shape)))
+    return whole(image * (1 + rng.normal(0, rng.uniform(0.14, 0.32), image.shape)))
 
 
 def _impulses(image: Pixels, rng: np.random.Generator) -> Pixels:
-    draw, share = rng.random(image.shape[:2]), rng.uniform(0.05, 0.13)
+    draw, share = rng.random(image.shape[:2]), rng.uniform(0.03, 0.1)
     return np.where((draw < share)[..., None], np.uint8(255) * (draw < share / 2)[..., None], image).astype(np.uint8)
 
 
