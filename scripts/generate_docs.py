@@ -1,4 +1,7 @@
-"""Write docs/cli.md, docs/config.md and docs/augmentation.md from the program itself. Run by ``make docs``; a test compares."""
+"""Write docs/cli.md, docs/config.md and docs/augmentation.md from the program itself.
+
+Run by ``make docs``; a test compares.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +74,8 @@ of = [{ operation = "equalise" }, { operation = "posterise", strength = [3, 5] }
 ```
 
 `fill` is what moves into view or covers: `reflect`, `edge` or `wrap` (the image continued), `black`, `grey`, `white`,
-`ground` (the colour of the image's rim), `noise`, or `any` of them at random. Lengths are shares of the image's side, so
-a policy means the same at any size. `augmentation.without = ["blur"]`, or `train --hold-out blur`, takes a family out.
+`ground` (the colour of the image's rim), `noise`, or `any` of them at random. Lengths are shares of the image's side,
+so a policy means the same at any size. `augmentation.without = ["blur"]`, or `train --hold-out blur`, takes a family out.
 """
 
 
