@@ -75,7 +75,8 @@ of = [{ operation = "equalise" }, { operation = "posterise", strength = [3, 5] }
 
 `fill` is what moves into view or covers: `reflect`, `edge` or `wrap` (the image continued), `black`, `grey`, `white`,
 `ground` (the colour of the image's rim), `noise`, or `any` of them at random. Lengths are shares of the image's side,
-so a policy means the same at any size. `augmentation.without = ["blur"]`, or `train --hold-out blur`, takes a family out.
+so a policy means the same at any size. `augmentation.without = ["blur"]`, or `train --hold-out blur`, takes a family
+out.
 """
 
 
