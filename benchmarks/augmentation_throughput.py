@@ -141,7 +141,10 @@ def shown_ratio(row: dict[str, Any], meant: dict[str, dict[str, Any]], library: 
 
 
 def summary_rows(figures: dict[str, Any], sizes: list[int]) -> list[tuple[str, ...]]:
-    """For each other library: the geometric mean of the ratios at each size, and where hemascope is ahead."""
+    """For each other library: the geometric mean of the ratios at each size, and where hemascope is ahead.
+
+    Only operations that mean the same count.
+    """
     rows: list[tuple[str, ...]] = []
     for library in (name for name in figures["libraries"] if name != OURS):
         cells = []
@@ -149,7 +152,10 @@ def summary_rows(figures: dict[str, Any], sizes: list[int]) -> list[tuple[str, .
             ratios = [
                 row["ratio"][library]["median"]
                 for row in figures["rows"]
-                if row["size"] == size and library in row["ratio"] and row["operation"] != "nothing"
+                if row["size"] == size
+                and library in row["ratio"]
+                and row["operation"] != "nothing"
+                and figures["pictures"][row["operation"]][library]["fits"]
             ]
             ahead = sum(found > 1 for found in ratios)
             cells.append(f"{statistics.geometric_mean(ratios):.2f}; {ahead} of {len(ratios)}")
@@ -249,7 +255,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32, help="different images")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.03, help="CPU seconds of one measurement, at least")
-    parser.add_argument("--steps", type=int, default=8, help="training steps of a turn")
+    parser.add_argument("--steps", type=int, default=4, help="training steps of a turn")
     parser.add_argument("--note", default="", help="kept with the figures, such as what else the machine did")
     add_json_option(parser, "augmentation_throughput")
     options = parser.parse_args()
@@ -284,7 +290,7 @@ def main() -> None:
         if rows:
             print("\n" + markdown_table(header, rows))
         figures["batches"] = measure_batches(cells, options.rounds)
-        figures["training"] = measure_training(cells, max(2, options.rounds // 2), options.steps)
+        figures["training"] = measure_training(cells, max(3, options.rounds // 2), options.steps)
         step = figures["batches"]["step"]["milliseconds"]
         print(f"\nA forward and backward pass of {BATCH} images: {step:.0f} ms of one core")
         header = ("policy", "augmenting a batch, ms", "of a step", "training, images/s", "of that without")
