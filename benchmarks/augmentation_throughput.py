@@ -213,15 +213,18 @@ def measure_training(cells: CellDataset, rounds: int, steps: int) -> dict[str, A
     benches = {name: Bench(cells, settings, BATCH, 1) for name, settings in POLICIES.items()}
     torch.set_num_threads(2)
     turns: dict[str, list[float]] = {name: [] for name in benches}
+    waiting: dict[str, list[float]] = {name: [] for name in benches}
     for number in range(rounds):
         order = list(benches)[number % len(benches) :] + list(benches)[: number % len(benches)]
         for name in order:
             turns[name].append(benches[name].real_turn(3, steps))
+            waiting[name].append(benches[name].watch.seconds.get("waiting for a batch", 0.0))
         print(f"training, round {number + 1} of {rounds}", flush=True)
     return {
         name: {
             "images_a_second": steps * BATCH / statistics.median(seconds),
             "of_without": ratio(seconds, turns["none"]),
+            "waiting_share": sum(waiting[name]) / sum(seconds),
             "rounds": seconds,
         }
         for name, seconds in turns.items()
@@ -240,6 +243,7 @@ def training_rows(figures: dict[str, Any]) -> list[tuple[str, ...]]:
                 f"{batch['share_of_a_step']:.3f}",
                 f"{run['images_a_second']:.1f}",
                 f"{kept['median']:.2f} ({kept['least']:.2f} to {kept['most']:.2f})",
+                f"{run['waiting_share']:.3f}",
             )
         )
     return rows
@@ -293,7 +297,7 @@ def main() -> None:
         figures["training"] = measure_training(cells, max(3, options.rounds // 2), options.steps)
         step = figures["batches"]["step"]["milliseconds"]
         print(f"\nA forward and backward pass of {BATCH} images: {step:.0f} ms of one core")
-        header = ("policy", "augmenting a batch, ms", "of a step", "training, images/s", "of that without")
+        header = ("policy", "augmenting a batch, ms", "of a step", "training, images/s", "of that without", "waiting")
         rows = training_rows(figures)
     publish(options.json, figures, header, rows)
 
