@@ -76,6 +76,81 @@ def test_known_values(cells: np.ndarray) -> None:
     assert np.array_equal(severity_strip(cells[0], "jpeg", 0)[:, :96], cells[0])
 
 
+def test_pixelating_is_pillows_box_resize(cells: np.ndarray) -> None:
+    """Severity 4 is a reduction to 0.3 of the side by Pillow's box filter, and blocks of one colour again."""
+    small = Image.fromarray(cells[0]).resize((29, 29), Image.Resampling.BOX)
+    wanted = np.asarray(small.resize((96, 96), Image.Resampling.BOX))
+    assert np.array_equal(corrupt(cells[:1], "pixelate", 4, seed=0)[0], wanted)
+
+
+def test_saturation_of_grey_and_black() -> None:
+    """HSV calls a grey pixel red, so it turns reddish at its value; black has none and stays black."""
+    pixels = np.zeros((1, 16, 16, 3), dtype=np.uint8)
+    pixels[:, :8] = 200
+    found = corrupt(pixels, "saturate", 2, seed=0)[0]
+    assert found[0, 0].tolist() == [200, 180, 180]
+    assert found[15, 0].tolist() == [0, 0, 0]
+
+
+def test_parameters_are_the_papers() -> None:
+    """The eleven in their order, each with five parameters; those that no formula could catch, literally."""
+    assert list(CORRUPTIONS) == [
+        "pixelate", "jpeg", "defocus_blur", "motion_blur", "brightness_up", "brightness_down",
+        "contrast_up", "contrast_down", "saturate", "stain_deposit", "bubble",
+    ]  # fmt: skip
+    assert all(len(one.parameters) == len(SEVERITIES) == 5 for one in CORRUPTIONS.values())
+    assert CORRUPTIONS["jpeg"].parameters == (50, 30, 15, 10, 7)
+    assert [radius for radius, _ in CORRUPTIONS["defocus_blur"].parameters] == [2, 3, 4, 5, 6]
+    assert CORRUPTIONS["stain_deposit"].parameters == (1, 2, 3, 3, 3)
+    assert [count for count, _ in CORRUPTIONS["bubble"].parameters] == [5, 7, 10, 12, 15]
+
+
+def test_a_point_spreads_as_far_as_the_parameter_says() -> None:
+    """At half the paper's side, radius 6 is a disc of 3 pixels, and a drag of 10 a line of 5 pixels either way."""
+    point = np.zeros((1, 112, 112, 3), dtype=np.uint8)
+    point[0, 56, 56] = 255
+    disc = corrupt(point, "defocus_blur", 5, seed=0)[0, ..., 0]
+    away = np.hypot(*(np.argwhere(disc > 0) - 56).T)
+    assert 2.8 < away.max() <= 3.7
+    assert disc[56, 56] == pytest.approx(255 / (9 * np.pi), abs=1)
+    line = np.argwhere(corrupt(point, "motion_blur", 5, seed=0)[0, ..., 0] > 0) - 56
+    assert 4 < np.hypot(*line.T).max() < 6.5
+    # All on one line through the point: the second singular value is the width, below a pixel each.
+    assert np.linalg.svd(line, compute_uv=False)[1] / np.sqrt(len(line)) < 0.8
+
+
+def test_motion_turns_with_the_id(cells: np.ndarray) -> None:
+    """Each image is dragged in a direction of its own."""
+    same = np.repeat(cells[:1], 2, axis=0)
+    found = corrupt(same, "motion_blur", 5, seed=0, ids=["a", "b"])
+    assert not np.array_equal(found[0], found[1])
+
+
+def test_blots_and_bubbles_look_their_part() -> None:
+    """A blot is dark and more blue than green on its part of the field; a bubble has a dark rim and a bright spot."""
+    grey = np.full((1, 96, 96, 3), 150, dtype=np.uint8)
+    found = corrupt(grey, "stain_deposit", 3, seed=1)[0]
+    blot = (found != 150).any(axis=-1)
+    assert 0.005 < blot.mean() < 0.25
+    dark = found[found[..., 1] < 75].astype(int)
+    assert len(dark) > 20
+    assert (dark[:, 2] > dark[:, 1]).all()
+    found = corrupt(grey, "bubble", 3, seed=1)[0]
+    assert found.min() < 110
+    assert found.max() > 200
+    assert (found == 150).mean() > 0.5
+
+
+def test_a_bubble_is_a_lens() -> None:
+    """Within bubbles black stripes receive light of their neighbours, elsewhere they stay black."""
+    black = np.zeros((1, 96, 96, 3), dtype=np.uint8)
+    striped = black.copy()
+    striped[:, :, 1::2] = 200
+    spots = corrupt(black, "bubble", 5, seed=2)[0, :, ::2, 0] > 0  # on black, the bright spots alone are seen
+    lit = corrupt(striped, "bubble", 5, seed=2)[0, :, ::2, 0] > 20
+    assert 0.02 < (lit & ~spots).mean() < 0.2
+
+
 def test_kernels_are_what_they_say() -> None:
     """A disc of radius 3 has an area near 9 pi and sums to one; a line of radius 5 at angle 0 lies in one row."""
     disc = disc_kernel(3, 0)
@@ -152,6 +227,33 @@ def test_unknown_names_are_refused(cells: np.ndarray) -> None:
         corrupt(cells, "jpeg", 6, seed=0)
     with pytest.raises(UsageError, match="stacked_1_2"):
         stack(cells, "stacked_1_3", seed=0)
+
+
+def test_images_that_are_none_and_ids_of_others_are_refused(cells: np.ndarray) -> None:
+    """Levels in 0 to 1, one image without a batch, oblong images and too few ids are each a usage error."""
+    for images, found in (
+        (cells / 255, "float64"),
+        (cells[0], r"\(96, 96, 3\)"),
+        (cells[:, :50], r"\(6, 50, 96, 3\)"),
+        (cells[..., :1], r"\(6, 96, 96, 1\)"),
+    ):
+        with pytest.raises(UsageError, match=f"uint8 .N, S, S, 3.*{found}"):
+            corrupt(images, "jpeg", 1, seed=0)
+        with pytest.raises(UsageError, match=f"uint8 .N, S, S, 3.*{found}"):
+            stack(images, "stacked_1_2", seed=0)
+    for call in (
+        lambda: corrupt(cells, "jpeg", 1, seed=0, ids=["a", "b"]),
+        lambda: stack(cells, "stacked_1_2", seed=0, ids=["a", "b"]),
+    ):
+        with pytest.raises(UsageError, match="6 images need as many ids, found 2"):
+            call()
+
+
+def test_no_images_are_no_images() -> None:
+    """An empty batch gives an empty batch."""
+    none = np.empty((0, 96, 96, 3), dtype=np.uint8)
+    assert corrupt(none, "bubble", 1, seed=0).shape == none.shape
+    assert stack(none, "stacked_1_2", seed=0)[1] == []
 
 
 def test_families_are_those_of_policies() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from hemascope.corruptions.draws import image_generator
+from hemascope.corruptions.draws import identities, image_generator
 from hemascope.corruptions.pixels import (
     REFERENCE_SIDE,
     Pixels,
@@ -130,7 +130,7 @@ def corrupt(
     ids   N stable names; an image's draws depend on its own alone, so neither batch nor order changes them. Left out:
           its place in ``images``
 
-    Raises UsageError for an unknown name or severity.
+    Raises UsageError for an unknown name or severity, images of another shape or type, or ids that are not N.
     """
     if name not in CORRUPTIONS:
         raise UsageError(f"no corruption is called {name!r}; {suggestion(name, list(CORRUPTIONS))}")
@@ -138,8 +138,8 @@ def corrupt(
         raise UsageError(f"severity must be 1 to 5, found {severity}")
     parameter, function = CORRUPTIONS[name].parameters[severity - 1], _FUNCTIONS[name]
     result = np.empty(images.shape, dtype=np.uint8)
-    for place in range(len(images)):
-        rng = image_generator(seed, f"{name} {severity}", str(place) if ids is None else str(ids[place]))
+    for place, identity in enumerate(identities(images, ids)):
+        rng = image_generator(seed, f"{name} {severity}", identity)
         result[place] = function(np.asarray(images[place]), parameter, rng)
     return result
 

@@ -74,7 +74,7 @@ _LEVELS = {"black": 0, "white": 255, "grey": 127}
 
 
 def warped(image: Pixels, rows: NDArray[np.floating], columns: NDArray[np.floating], border: str) -> Pixels:
-    """The image sampled bilinearly at (rows, columns), each (S, S), with what ``border`` says beyond its edge."""
+    """The image sampled bilinearly at (rows, columns), both of one shape; ``border`` says what lies beyond its edge."""
     mode, level = _MODES.get(border, "constant"), _LEVELS.get(border, 0)
     places = np.stack([rows, columns]).astype(np.float32)
     planes = [
@@ -126,6 +126,6 @@ def resampled(image: Pixels, factor: float, up: Image.Resampling) -> Pixels:
 
 
 def laid_over(image: Pixels, colour: NDArray[np.floating], cover: NDArray[np.floating]) -> Pixels:
-    """``colour`` (3,) over the image, ``cover`` (S, S) in 0 to 1."""
+    """``colour`` (3,) over an image or some of its pixels (..., 3), ``cover`` (...) in 0 to 1."""
     alpha = cover[..., None]
     return whole(image * (1 - alpha) + np.asarray(colour, dtype=np.float32) * alpha)

@@ -16,7 +16,9 @@ def blots(image: Pixels, count: int, rng: np.random.Generator, *, largest: float
         edge = 0.22 * radius * surface(rng, side, 0.035)
         depth = (radius + edge - distances(side, float(row), float(column))) / (0.35 * radius)
         colour = np.array([rng.uniform(30, 85), rng.uniform(15, 55), rng.uniform(75, 135)])
-        image = laid_over(image, colour, 0.93 * np.clip(depth, 0, 1))
+        covered = depth > 0  # a small part, so the rest costs nothing
+        image = image.copy()
+        image[covered] = laid_over(image[covered], colour, 0.93 * np.clip(depth[covered], 0, 1))
     return image
 
 
@@ -28,6 +30,7 @@ def air_bubbles(image: Pixels, count: int, radius: float, rng: np.random.Generat
     side = image.shape[0]
     rows, columns = np.mgrid[:side, :side].astype(np.float32)
     shade, glow = np.ones((side, side), np.float32), np.zeros((side, side), np.float32)
+    bent = np.zeros((side, side), dtype=bool)
     for _ in range(count):
         row, column = rng.uniform(0, side, 2).astype(np.float32)
         mine = np.float32(max(1.0, radius * side * rng.uniform(0.6, 1.4)))
@@ -42,7 +45,10 @@ def air_bubbles(image: Pixels, count: int, radius: float, rng: np.random.Generat
         pull = np.where(inside, np.float32(0.25) * away**2, np.float32(0))
         rows[box] -= down * pull
         columns[box] -= right * pull
+        bent[box] |= inside
         shade[box] *= 1 + np.float32(0.08) * inside - np.float32(0.55) * np.exp(-0.5 * ((away - 0.97) / 0.09) ** 2)
         spot = np.hypot(down - 0.6 * mine * np.sin(angle), right - 0.6 * mine * np.cos(angle)) / mine
         glow[box] += 110 * np.exp(-0.5 * (spot / 0.16) ** 2)
-    return whole(warped(image, rows, columns, "nearest") * shade[..., None] + glow[..., None])
+    image = image.copy()
+    image[bent] = warped(image, rows[bent], columns[bent], "nearest")
+    return whole(image * shade[..., None] + glow[..., None])

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hemascope.corruptions.draws import image_generator
+from hemascope.corruptions.draws import identities, image_generator
 from hemascope.corruptions.layers import LAYERS
 from hemascope.errors import UsageError
 from hemascope.names import suggestion
@@ -35,7 +35,7 @@ def stack(
     only     the only families drawn
 
     Returns the images and, for each, the names of its layers in the order they were laid. Raises UsageError for an
-    unknown stack, or where too few families are left.
+    unknown stack, too few families left, images of another shape or type, or ids that are not N.
     """
     if name not in STACKS:
         raise UsageError(f"no stacked test is called {name!r}; {suggestion(name, list(STACKS))}")
@@ -45,11 +45,11 @@ def stack(
             families.setdefault(layer.family, []).append(layer.name)
     low, high = STACKS[name]
     if len(families) < high:
-        raise UsageError(f"{name} needs {high} families of layers, found {len(families)}")
+        raise UsageError(f"{name} needs {high} families of layers, found {len(families)}; leave fewer out")
     result, laid = np.empty(images.shape, dtype=np.uint8), []
     names = list(families)
-    for place in range(len(images)):
-        rng = image_generator(seed, name, str(place) if ids is None else str(ids[place]))
+    for place, identity in enumerate(identities(images, ids)):
+        rng = image_generator(seed, name, identity)
         chosen = rng.choice(len(names), int(rng.integers(low, high + 1)), replace=False)
         layers = [families[names[family]][int(rng.integers(len(families[names[family]])))] for family in chosen]
         image = np.asarray(images[place])
