@@ -37,7 +37,8 @@ class Predictor:
     precision   auto (bf16 on GPUs that have it, else fp32), fp32, bf16 or fp16
     batch_size  images at a time
     threads     CPU threads to compute with; None leaves torch's choice
-    tta         views of each image whose logits are averaged, see ``test_time.GROUPS``; none by default
+    tta         views of each image whose logits are averaged, see ``test_time.GROUPS``; None: the bundle's own, which
+                are none unless it says otherwise
     ensemble    other models of the same classes and preparation: probabilities are averaged over all of them
     located     where the model was found, where it was found by ``load_model``
 
@@ -53,7 +54,7 @@ class Predictor:
         precision: str = "auto",
         batch_size: int = 256,
         threads: int | None = None,
-        tta: Sequence[str] = (),
+        tta: Sequence[str] | None = None,
         ensemble: Sequence[ModelBundle] = (),
         located: Located | None = None,
     ) -> None:
@@ -70,7 +71,7 @@ class Predictor:
         self.runtime = Runtime(chosen, choose_precision(precision, chosen))
         folder = bundle.weights.parent
         self.located = located or Located(folder, folder.name, shipped=False)
-        self.tta = tuple(tta)
+        self.tta = bundle.views if tta is None else tuple(tta)
         bundles = (bundle, *ensemble)
         self._identities = [(str(one.weights.parent), one.sha256) for one in bundles]
         check_members(bundles)
@@ -78,7 +79,7 @@ class Predictor:
             Member(
                 inference_copy(one.build(), one.preparation.size).to(chosen),
                 _temperature(one),
-                (_as_it_is, *test_time_views(tta, one.provenance)),
+                (_as_it_is, *test_time_views(self.tta, one.provenance)),
                 class_order(one.class_names, bundle.class_names),
             )
             for one in bundles
@@ -265,7 +266,7 @@ class Predictor:
 def load_model(
     path: str | Path,
     *,
-    tta: Sequence[str] = (),
+    tta: Sequence[str] | None = None,
     ensemble: Sequence[str | Path] = (),
     device: str = "auto",
     precision: str = "auto",
@@ -275,7 +276,7 @@ def load_model(
 ) -> Predictor:
     """The model in a bundle's or a run's folder, or a shipped one by its name, ready to predict.
 
-    tta       views whose logits are averaged
+    tta       views whose logits are averaged; None: the model's own
     ensemble  other folders or names, whose probabilities are averaged with the first's
     progress  is told how often an image goes through a network, if more than once, and which of two models of one
               name was taken

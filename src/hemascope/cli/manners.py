@@ -150,12 +150,27 @@ def averaging_options(function: _Decorated) -> _Decorated:
     function = click.option(
         "--ensemble", multiple=True, type=PATH, metavar="RUN", help="Another model to average with; may be repeated."
     )(function)
+    return views_option(function)
+
+
+def views_option(function: _Decorated) -> _Decorated:
+    """``--tta``: None where it is not given, which leaves the model its own views; no views for ``none``."""
     return click.option(
         "--tta",
         multiple=True,
+        callback=_views,
         metavar="VIEWS",
-        help="Average views of each image: flips, dihedral, multi_crop or colour_constancy; may be repeated.",
+        help="Average views of each image: flips, dihedral, multi_crop or colour_constancy; may be repeated. The "
+        "model's own if not given; none for one look.",
     )(function)
+
+
+def _views(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...] | None:
+    if not value:
+        return None
+    if "none" in value and len(value) > 1:
+        raise UsageError(f"--tta none is no view at all: leave out none or {', '.join(set(value) - {'none'})}.")
+    return () if value == ("none",) else value
 
 
 def _complain(sentence: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hemascope.cli.manners import PATH, progress_of, say, say_json
+from hemascope.cli.manners import PATH, progress_of, say, say_json, views_option
 from hemascope.console import printable
 
 
@@ -66,6 +66,7 @@ def _show_card(card: str) -> None:
 @click.command(short_help="A model as a small bundle to give away.")
 @click.argument("run", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Bundle folder to make.")
+@views_option
 @click.option("--half/--full", default=True, show_default=True, help="Half precision, or full: twice the bytes.")
 @click.option("--check", metavar="DATA", help="Cells on which no label may change; else nothing is written.")
 @click.option(
@@ -78,6 +79,7 @@ def pack(
     ctx: click.Context,
     run: Path,
     output: Path,
+    tta: tuple[str, ...] | None,
     half: bool,
     check: str | None,
     light: str | None,
@@ -95,7 +97,7 @@ def pack(
     """
     from hemascope.workflow.model_making import pack as make
 
-    made = make(run, output, half=half, check=check, light=light, licence=licence, progress=progress_of(ctx))
+    made = make(run, output, half=half, check=check, light=light, licence=licence, views=tta, progress=progress_of(ctx))
     if as_json:
         say_json(
             {

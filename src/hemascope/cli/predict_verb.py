@@ -34,7 +34,7 @@ def predict(
     run: Path,
     inputs: tuple[str, ...],
     output: str | None,
-    tta: tuple[str, ...],
+    tta: tuple[str, ...] | None,
     ensemble: tuple[Path, ...],
     device: str,
     batch_size: int,

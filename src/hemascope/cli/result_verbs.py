@@ -22,7 +22,7 @@ def evaluate(
     run: Path,
     path: str,
     output: Path | None,
-    tta: tuple[str, ...],
+    tta: tuple[str, ...] | None,
     ensemble: tuple[Path, ...],
     format_name: str | None,
     names: tuple[str, ...] | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hemascope.cli.manners import PATH, command_line, progress_of, say, say_json, source_options
+from hemascope.cli.manners import PATH, command_line, progress_of, say, say_json, source_options, views_option
 from hemascope.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _severities(ctx: click.Context, parameter: click.Parameter, value: str) -> t
 @click.option("--seed", type=int, default=20_240, show_default=True, help="Seed of the corruptions.")
 @click.option("--baseline", type=PATH, help="An earlier stress test that errors are relative to.")
 @click.option("--gate", "gate_file", type=PATH, help="TOML file of limits; a limit not reached is exit status 1.")
-@click.option("--tta", multiple=True, metavar="VIEWS", help="Average views: flips, dihedral, multi_crop, ...")
+@views_option
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -58,7 +58,7 @@ def stress(
     seed: int,
     baseline: Path | None,
     gate_file: Path | None,
-    tta: tuple[str, ...],
+    tta: tuple[str, ...] | None,
     format_name: str | None,
     names: tuple[str, ...] | None,
     as_json: bool,

@@ -27,6 +27,7 @@ class ModelBundle:
     provenance    where it came from: data, versions, seed
     weights       the safetensors file
     sha256        its digest: the identity of the model
+    views         test-time views it predicts with where nobody asks for others; see ``test_time.GROUPS``
     """
 
     config: ModelConfig
@@ -36,6 +37,7 @@ class ModelBundle:
     provenance: Mapping[str, Any]
     weights: Path
     sha256: str
+    views: tuple[str, ...] = ()
 
     def build(self) -> Classifier:
         """The network with its weights, in evaluation mode on the CPU. Needs nothing but the bundle.
@@ -98,4 +100,5 @@ def load_bundle(folder: str | Path) -> ModelBundle:
         provenance=record.provenance,
         weights=found / WEIGHTS_FILE,
         sha256=record.weights_sha256,
+        views=record.views,
     )

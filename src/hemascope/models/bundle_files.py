@@ -40,6 +40,7 @@ class BundleRecord(BaseModel):
     preparation: Preparation
     calibration: dict[str, Any] | None = None
     provenance: dict[str, Any] = {}
+    views: tuple[str, ...] = ()
 
 
 def bundle_folder(path: Path) -> Path:
@@ -70,8 +71,11 @@ def write_bundle_files(
     preparation: Preparation,
     calibration: dict[str, Any] | None,
     provenance: dict[str, Any],
+    views: tuple[str, ...] = (),
 ) -> None:
     """Write the three files as one folder, replacing what was there only when all of them are whole.
+
+    views  test-time views the model predicts with where nobody asks for others
 
     Raises OutputError where it cannot be written, BundleError where calibration or provenance are not JSON.
     """
@@ -96,10 +100,13 @@ def write_bundle_files(
             preparation=preparation,
             calibration=calibration,
             provenance=provenance,
+            views=views,
         )
         try:
             # As given, not as pydantic writes it: that would turn NaN into null without a word.
-            whole = record.model_dump(mode="json", exclude={"calibration", "provenance"})
+            # Without views the key is left out, so that an older hemascope reads the bundle.
+            left_out = {"calibration", "provenance"} | (set() if views else {"views"})
+            whole = record.model_dump(mode="json", exclude=left_out)
             whole |= {"calibration": calibration, "provenance": provenance}
             text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         except (ValueError, TypeError, RecursionError) as error:

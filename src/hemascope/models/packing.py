@@ -45,7 +45,14 @@ def _close(half: Tensor, value: Tensor) -> bool:
     return bool((half.double() - value.double()).abs().max() <= LARGEST_LOSS * value.abs().max())
 
 
-def write_packed(folder: Path, bundle: ModelBundle, *, half: bool, provenance: Mapping[str, Any]) -> list[str]:
+def write_packed(
+    folder: Path,
+    bundle: ModelBundle,
+    *,
+    half: bool,
+    provenance: Mapping[str, Any],
+    views: tuple[str, ...] | None = None,
+) -> list[str]:
     """Write ``bundle`` to ``folder``, in half precision if asked; ``provenance`` is added to its own.
 
     The record names the digest of the weights it was made of, the precision, and the tensors kept whole, which are
@@ -64,5 +71,6 @@ def write_packed(folder: Path, bundle: ModelBundle, *, half: bool, provenance: M
         preparation=bundle.preparation,
         calibration=None if bundle.calibration is None else dict(bundle.calibration),
         provenance={**bundle.provenance, "packed": packed, **provenance},
+        views=bundle.views if views is None else views,
     )
     return kept

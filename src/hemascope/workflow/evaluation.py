@@ -55,7 +55,7 @@ def evaluate(
     format: str | None = None,
     class_names: Sequence[str] | None = None,
     label_pattern: str | None = None,
-    tta: Sequence[str] = (),
+    tta: Sequence[str] | None = None,
     ensemble: Sequence[str | Path] = (),
     progress: Progress = SILENT,
 ) -> EvaluatedRun:
