@@ -123,6 +123,17 @@ def test_offline_store_announces_its_size_and_needs_room(
         augment_offline(POLICY, cells, CONFIG, output=tmp_path / "a.store", copies=0)
 
 
+def test_offline_store_replaces_nothing(cells: CellDataset, folder: Path, tmp_path: Path) -> None:
+    """Neither the cells themselves nor another folder nor a file gives way to a store."""
+    before = sorted(folder.rglob("*"))
+    (tmp_path / "file").write_text("mine")
+    for target in (folder, tmp_path, tmp_path / "file"):
+        with pytest.raises(OutputError, match="exists already"):
+            augment_offline(POLICY, cells, CONFIG, output=target, copies=1)
+    assert sorted(folder.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_the_verbs_list_and_refuse(folder: Path, tmp_path: Path) -> None:
     """Policies and operations are listed with their families; an unknown policy is answered with the nearest name."""
     run = CliRunner().invoke

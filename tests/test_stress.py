@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from hemascope.cli import main
 from hemascope.config import HeadConfig, ModelConfig, Preparation, Resize
 from hemascope.data.load import load
 from hemascope.data.synthetic import write_synthetic_folder
-from hemascope.errors import ConfigError, RunError, UsageError
+from hemascope.errors import ConfigError, OutputError, RunError, UsageError
 from hemascope.evaluation.robustness import accuracy_estimate, by_group, mean_relative, relative_errors, resample
 from hemascope.evaluation.stress_measures import gate_limits
-from hemascope.evaluation.stress_record import baseline_of, load_stress
+from hemascope.evaluation.stress_record import baseline_of, load_stress, read_baseline
 from hemascope.models.bundle import save_bundle
 from hemascope.models.classifier import create_classifier
 from hemascope.stress_gate import Gate, load_gate
@@ -257,6 +258,47 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stress.json").write_text("{}")
     with pytest.raises(RunError, match="not the record of a stress test"):
         load_stress(tmp_path / "stress.json")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:500]), "not a readable npz"),
+        (lambda path: np.save(path.open("wb"), np.arange(3)), "not a readable npz"),
+        (lambda path: np.savez(path, ids=np.arange(3)), "has no array labels"),
+        (lambda path: np.savez(path, **{**np.load(path), "predicted": np.zeros((2, 2), dtype=np.int16)}), "one label"),
+        (lambda path: np.savez(path, **{**np.load(path), "seed": np.array([{}])}, allow_pickle=True), "Python objects"),
+    ],
+)
+def test_damaged_labels_of_a_baseline_are_refused(tested, tmp_path: Path, spoil, said: str) -> None:  # type: ignore[no-untyped-def]
+    """Cut, foreign, incomplete, misshapen and pickled labels are one sentence before any work, not a fault."""
+    old = shutil.copytree(tested.folder, tmp_path / "old")
+    spoil(old / "predictions.npz")
+    with pytest.raises(RunError, match=f"predictions.npz.*{said}.*remove the file"):
+        read_baseline(old, [("clean", 0)], ["a"], np.array([0]), ["x"], 1)
+
+
+def test_a_stress_test_replaces_nothing_but_a_stress_test(model: Path, cells: Path, tmp_path: Path) -> None:
+    """A folder of something else and a file are left as they are; an earlier stress test makes room."""
+    few = {"corruptions": ["jpeg"], "severities": [1], "limit": 8, "resamples": 10}
+    before = sorted(model.iterdir())
+    with pytest.raises(OutputError, match="does not hold a stress test"):
+        stress(model, cells, output=model, **few)
+    assert sorted(model.iterdir()) == before
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="it is a file"):
+        stress(model, cells, output=tmp_path / "file", **few)
+    assert (tmp_path / "file").read_text() == "mine"
+    stress(model, cells, output=tmp_path / "out", **few)
+    assert stress(model, cells, output=tmp_path / "out", **few, seed=7).report.seed == 7
+
+
+def test_a_gate_for_what_is_not_measured_is_refused_before_the_work(model: Path, tmp_path: Path) -> None:
+    """The cells, which are not there, are never looked for; so is a seed below 0."""
+    with pytest.raises(UsageError, match="'pixelate', which is not measured"):
+        stress(model, tmp_path / "none", corruptions=["jpeg"], gate=Gate(corruptions={"pixelate": 0.5}))
+    with pytest.raises(UsageError, match="at least 0, found -1"):
+        stress(model, tmp_path / "none", seed=-1)
 
 
 def test_a_baseline_holds_mean_errors(tested) -> None:  # type: ignore[no-untyped-def]

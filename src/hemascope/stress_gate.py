@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hemascope.errors import ConfigError
+from hemascope.names import suggestion
 
 MAX_BYTES = 100_000
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -52,17 +53,32 @@ def load_gate(path: Path) -> Gate:
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_BYTES:,} bytes, which no gate is.")
     try:
-        gate = Gate.model_validate(tomllib.loads(content.decode("utf-8-sig")))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        values = tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a TOML file: it is not UTF-8 text.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not a gate: its values are nested too deeply.") from error
+    except ValueError as error:  # TOMLDecodeError is one; so is a number of thousands of digits
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    try:
+        gate = Gate.model_validate(values)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(
-            f"{path}: '{where}' is not right ({problem['msg'][0].lower()}{problem['msg'][1:]}), found "
-            f"{str(problem['input'])[:60]!r}. A gate holds bound, clean, mean, stacked_1_2, stacked_2_4 and a table "
-            "[corruptions]."
-        ) from error
+        raise ConfigError(f"{path}: {_problem(error)}") from error
     if not gate.limits():
         raise ConfigError(f"{path} states no limit, so nothing could fail: give clean, mean or a corruption.")
     return gate
+
+
+def _problem(error: ValidationError) -> str:
+    """The first thing wrong with a gate: where, what may stand there, what stood there."""
+    first = error.errors(include_url=False)[0]
+    where, found = ".".join(str(part) for part in first["loc"]), first["input"]
+    if first["type"] == "extra_forbidden":
+        return f"no such key '{where}'; {suggestion(where, list(Gate.model_fields))}"
+    if where == "bound":
+        wanted = '"value" or "low"'
+    elif where == "corruptions":
+        wanted = "a table of names and limits"
+    else:
+        wanted = "a balanced accuracy from 0 to 1"
+    return f"'{where}' must be {wanted}, found {str(found)[:60]}."

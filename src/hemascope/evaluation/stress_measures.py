@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,10 +190,21 @@ def _stack(
     )
 
 
+def check_gate(gate: Gate | None, corruptions: Iterable[str]) -> None:
+    """Raise UsageError for a limit of what a test of these corruptions does not measure; the stacks it always does."""
+    measurable = ["clean", "mean", *STACKS, *corruptions]
+    for name in gate.limits() if gate is not None else ():
+        if name not in measurable:
+            raise UsageError(
+                f"the gate has a limit for {name!r}, which is not measured; {suggestion(name, measurable)}"
+            )
+
+
 def gate_limits(gate: Gate | None, report: StressReport) -> tuple[GateLimit, ...]:
     """Every limit of ``gate`` beside what ``report`` found. Raises UsageError for a limit of what was not measured."""
     if gate is None:
         return ()
+    check_gate(gate, [one.name for one in report.corruptions])
     found: dict[str, Estimate] = {
         "clean": report.clean.balanced_accuracy,
         "mean": report.means["mean_balanced_accuracy"],
@@ -205,10 +216,6 @@ def gate_limits(gate: Gate | None, report: StressReport) -> tuple[GateLimit, ...
         found[one.name] = Estimate(value=1 - (error.value or 0.0), low=low, n=error.n)
     limits = []
     for name, limit in gate.limits().items():
-        if name not in found:
-            raise UsageError(
-                f"the gate has a limit for {name!r}, which was not measured; {suggestion(name, list(found))}"
-            )
         estimate = found[name]
         value = estimate.low if gate.bound == "low" and estimate.low is not None else estimate.value
         limits.append(GateLimit(name=name, limit=limit, found=value or 0.0, bound=gate.bound))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from hemascope.atomic import atomic_path
-from hemascope.errors import RunError
+from hemascope.data.sources.npy_member import read_members, read_small
+from hemascope.errors import RunError, SourceError
 from hemascope.results import Estimate
 from hemascope.stress_results import Baseline, StressReport
 
@@ -38,9 +38,12 @@ def load_stress(path: Path) -> StressReport:
         if path.stat().st_size > MAX_BYTES:
             raise RunError(f"{path} is larger than {MAX_BYTES:,} bytes, which no stress test is.")
         report = StressReport.model_validate_json(path.read_bytes())
+        json.dumps(
+            report.model_dump(mode="json"), allow_nan=False
+        )  # a figure that is no number would spoil what follows
     except OSError as error:
         raise RunError(f"cannot read the stress test {path}: {error.strerror or error}.") from error
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's is one
         raise RunError(f"{path} is not the record of a stress test of this version: make the test again.") from error
     return report
 
@@ -112,22 +115,28 @@ def _same_cells(
     if not path.exists() or path.stat().st_size > MAX_BYTES:
         return None
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            wanted = [f"{name} {severity}" for name, severity in conditions]
-            have = saved["conditions"].tolist()
-            same = (
-                int(saved["seed"]) == seed
-                and saved["class_names"].tolist() == list(class_names)
-                and saved["ids"].tolist() == list(ids)
-                and np.array_equal(saved["labels"], labels)
-                and set(wanted) <= set(have)
-            )
-            if not same:
-                return None
-            predicted = saved["predicted"].astype(np.int64)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise RunError(f"{path} cannot be read ({error}): remove it to compare by the numbers alone.") from error
-    return np.asarray(predicted[[have.index(name) for name in wanted]])
+        members = read_members(path)
+        if missing := [name for name in _SAVED if name not in members]:
+            raise SourceError(f"{path} has no array {missing[0]}")
+        saved = {name: read_small(path, members[name]) for name in _SAVED}
+    except SourceError as error:
+        raise RunError(f"{str(error).rstrip('.')}. {_WITHOUT}") from error
+    wanted = [f"{name} {severity}" for name, severity in conditions]
+    have, predicted = saved["conditions"].tolist(), saved["predicted"]
+    if predicted.shape != (saved["conditions"].size, saved["ids"].size) or predicted.dtype.kind != "i":
+        raise RunError(f"{path} does not hold one label for each cell in each condition. {_WITHOUT}")
+    same = (
+        np.array_equal(saved["seed"], seed)
+        and saved["class_names"].tolist() == list(class_names)
+        and saved["ids"].tolist() == list(ids)
+        and np.array_equal(saved["labels"], labels)
+        and set(wanted) <= set(have)
+    )
+    return np.asarray(predicted[[have.index(name) for name in wanted]], dtype=np.int64) if same else None
+
+
+_SAVED = ("ids", "labels", "predicted", "conditions", "class_names", "seed")
+_WITHOUT = "Make that stress test again, or remove the file to compare by the numbers alone."
 
 
 def stress_csv(report: StressReport) -> str:

@@ -22,6 +22,7 @@ from hemascope.policies import OPERATIONS, Operation, Policy
 from hemascope.progress import SILENT, Progress
 from hemascope.report.contact_sheet import SheetRow, SheetSection, save_contact_sheet
 from hemascope.workflow.cells import Data, cells_of
+from hemascope.workflow.places import check_free
 
 DRAWS = 9
 MAX_CELLS = 24
@@ -158,12 +159,13 @@ def augment_offline(
     id is ``<id>#augmented-<number>`` and its group the original's, so no later split can part them.
     ``augmentation.json`` in the store says policy, seed, copies and the fingerprint of what it was made from.
 
-    The size is announced through ``progress`` before anything is written. Raises OutputError where the disk has no
-    room for it, UsageError for a number of copies outside 1 to 100.
+    The size is announced through ``progress`` before anything is written. Raises OutputError where something
+    is at ``output`` already or the disk has no room, UsageError for a number of copies outside 1 to 100.
     """
     if not 1 <= copies <= MAX_COPIES:
         raise UsageError(f"copies must be 1 to {MAX_COPIES}, found {copies}")
     config, target = config or RunConfig(), Path(output)
+    check_free(target)
     cells = cells_of(data, config, format=format, class_names=class_names, progress=progress)
     assignment = make_splits(cells, config.data, config.seed).assignment
     rows = np.flatnonzero(assignment != UNUSED)

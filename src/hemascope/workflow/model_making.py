@@ -13,11 +13,12 @@ import numpy as np
 from hemascope.cells import CellDataset
 from hemascope.config import RunConfig
 from hemascope.data.splits import Splits, load_splits
-from hemascope.errors import BundleError, DataError, OutputError, SplitError
+from hemascope.errors import BundleError, DataError, SplitError
 from hemascope.metrics import balanced_accuracy, confusion_matrix
 from hemascope.progress import SILENT, Progress
 from hemascope.workflow.cells import Data, cells_of, sampled
 from hemascope.workflow.evaluation import with_classes_of
+from hemascope.workflow.places import check_free
 
 if TYPE_CHECKING:
     from hemascope.models.bundle import ModelBundle
@@ -49,6 +50,7 @@ def pack(
     check: Data | None = None,
     light: Data | None = None,
     licence: str | None = None,
+    views: Sequence[str] | None = None,
     progress: Progress = SILENT,
 ) -> Packed:
     """Write the model of ``run`` as a bundle of its own at ``output``, in half precision unless told otherwise.
@@ -57,11 +59,13 @@ def pack(
     light    the cells the run was trained on, for a model that does not know in what light they were (``illuminant`` of
              its provenance, which colour constancy needs): it is measured on the run's training part of them
     licence  of the weights, for the list of models
+    views    test-time views it is to predict with where nobody asks for others; left out: those it has
 
     Raises BundleError, DataError, SplitError, OutputError.
     """
     from hemascope.models.bundle import load_bundle
     from hemascope.models.packing import write_packed
+    from hemascope.test_time import test_time_views
 
     target = Path(output)
     check_free(target)
@@ -74,9 +78,12 @@ def pack(
         cells = _cells(bundle, check, progress)
         with tempfile.TemporaryDirectory() as scratch:  # nothing lies at the output before it is known to be right
             trial = Path(scratch) / "trial"
-            write_packed(trial, bundle, half=half, provenance=added)
+            write_packed(trial, bundle, half=half, provenance=added, views=())
             checked, difference = len(cells), _difference(bundle, load_bundle(trial), cells, progress)
-    kept = write_packed(target, bundle, half=half, provenance=added)
+    own = None if views is None else tuple(views)
+    if own:
+        test_time_views(own, {**bundle.provenance, **added})  # refused now, not at the first prediction
+    kept = write_packed(target, bundle, half=half, provenance=added, views=own)
     size = sum(file.stat().st_size for file in target.iterdir())
     return Packed(target, size, tuple(kept), checked, difference)
 
@@ -145,14 +152,6 @@ def make_soup(
     return Soup(target, tuple(str(runs[number]) for number in chosen), tuple(out), score, best_alone)
 
 
-def check_free(target: Path) -> None:
-    """Raise OutputError where something lies at ``target`` already: a bundle replaces what it is written over."""
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if target.exists() or target.is_symlink():
-        raise OutputError(f"{target} exists already. Choose another place with -o, or remove it first.")
-
-
 def _cells(bundle: ModelBundle, data: Data, progress: Progress) -> CellDataset:
     """The cells as the model takes them, labels counted in its classes."""
     config = RunConfig()
@@ -168,7 +167,7 @@ def _difference(bundle: ModelBundle, packed: ModelBundle, cells: CellDataset, pr
     from hemascope.predict import Predictor
 
     before, after = (
-        Predictor(one).predict_images(cells.images, cells.ids, progress=progress) for one in (bundle, packed)
+        Predictor(one, tta=()).predict_images(cells.images, cells.ids, progress=progress) for one in (bundle, packed)
     )
     difference = float(np.abs(before.probs - after.probs).max())
     changed = int((before.predicted != after.predicted).sum())

@@ -18,7 +18,7 @@ from hemascope.content import known_content
 from hemascope.corruptions import CORRUPTIONS, SEVERITIES, STACKS, corrupt, stack
 from hemascope.data.splits import load_splits
 from hemascope.errors import DataError, SplitError, UsageError
-from hemascope.evaluation.stress_measures import Plan, gate_limits, measured
+from hemascope.evaluation.stress_measures import Plan, check_gate, gate_limits, measured
 from hemascope.evaluation.stress_record import BaselineRuns, read_baseline, save_stress, stress_csv
 from hemascope.manifest import familiar, now
 from hemascope.names import listed, suggestion
@@ -28,6 +28,7 @@ from hemascope.stress_gate import Gate
 from hemascope.stress_results import StressReport
 from hemascope.workflow.cells import Data, cells_of
 from hemascope.workflow.evaluation import with_classes_of
+from hemascope.workflow.places import check_replaceable
 from hemascope.workflow.stress_examples import save_examples
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def stress(
     seed: int = SEED,
     baseline: str | Path | None = None,
     gate: Gate | None = None,
-    tta: Sequence[str] = (),
+    tta: Sequence[str] | None = None,
     resamples: int = 1000,
     format: str | None = None,
     class_names: Sequence[str] | None = None,
@@ -77,7 +78,7 @@ def stress(
     baseline     an earlier stress test's folder (or its stress.json), which BE and rBE are relative to; left out: the
                  one that comes with hemascope, a network fine-tuned without augmentation
     gate         limits; whether they hold is in the report, and nothing is raised where they do not
-    tta          views averaged at test time
+    tta          views averaged at test time; None: the model's own
 
     Corruptions are done to prepared images, the size the network sees. Each image's draws depend on the seed, the
     corruption and its own id, in a stream that training cannot draw from; their code shares nothing with that of
@@ -86,8 +87,13 @@ def stress(
     from hemascope.predict import load_model
 
     plan = _plan(corruptions, severities)
+    check_gate(gate, [one.name for one in plan.corruptions])
     predictor = load_model(run, batch_size=_BATCH, tta=tta, progress=progress)
     bundle, folder = predictor.bundle, predictor.folder
+    target = Path(output) if output is not None else default_folder(predictor, "stress")
+    check_replaceable(target, "stress.json", "a stress test")
+    if seed < 0:
+        raise UsageError(f"a seed must be at least 0, found {seed}.")
     if seed == bundle.provenance.get("seed"):
         raise UsageError(f"the model was trained with seed {seed}: test it with another one.")
     config = RunConfig()
@@ -103,12 +109,11 @@ def stress(
     if limit is not None and limit < len(rows):
         rows = _fewer(cells, rows, limit)
         notes.append(f"{len(rows):,} cells drawn from the classes in proportion, not all of them.")
-    target = Path(output) if output is not None else default_folder(predictor, "stress")
     ids, labels = [str(cells.ids[row]) for row in rows], cells.labels[rows].astype(np.int64)
+    relative_to = _baseline(baseline, plan, ids, labels, bundle.class_names, seed)  # damage is said before the work
     predicted, laid = _predict_all(predictor, cells, rows, ids, plan, seed, progress)
     report = measured(
-        plan, predicted, labels, laid, bundle.class_names, bundle.provenance,
-        _baseline(baseline, plan, ids, labels, bundle.class_names, seed), resamples, seed,
+        plan, predicted, labels, laid, bundle.class_names, bundle.provenance, relative_to, resamples, seed,
     )  # fmt: skip
     report = report.model_copy(
         update={
@@ -117,7 +122,7 @@ def stress(
             "n": len(rows),
             "part": chosen,
             "size": bundle.preparation.size,
-            "views": tuple(tta),
+            "views": predictor.tta,
             "policy": str(bundle.provenance.get("augmentation_policy", "")),
             "notes": tuple(notes),
             "data_source": cells.source,
@@ -158,11 +163,11 @@ def _plan(names: Sequence[str] | None, severities: Sequence[int]) -> Plan:
     for name in chosen:
         if name not in CORRUPTIONS:
             raise UsageError(f"no corruption is called {name!r}; {suggestion(name, list(CORRUPTIONS))}")
-    wrong = [severity for severity in severities if severity not in SEVERITIES]
-    if wrong or not severities or not chosen:
-        raise UsageError(
-            f"severities are 1 to 5 and at least one corruption is needed, found {listed([str(one) for one in wrong])}"
-        )
+    if not chosen:
+        raise UsageError("no corruption was named; leave --corruptions out to test all of them.")
+    wrong = [str(severity) for severity in severities if severity not in SEVERITIES]
+    if wrong or not severities:
+        raise UsageError(f"severities are numbers from 1 to 5, found {listed(wrong) or 'none'}.")
     return Plan(tuple(CORRUPTIONS[name] for name in chosen), tuple(sorted(set(severities))))
 
 
