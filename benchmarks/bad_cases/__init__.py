@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from bad_cases.arrays import ARRAYS
 from bad_cases.audits import AUDITS
+from bad_cases.averages import AVERAGES
 from bad_cases.case import Case
 from bad_cases.folders import FOLDERS
 from bad_cases.images import IMAGES
 from bad_cases.models import MODELS
 from bad_cases.outputs import OUTPUTS
+from bad_cases.policies import POLICIES
 from bad_cases.settings import SETTINGS
+from bad_cases.stress_tests import STRESS_TESTS
 from bad_cases.tables import TABLES
 
 CASES: dict[str, tuple[Case, ...]] = {
@@ -21,5 +24,8 @@ CASES: dict[str, tuple[Case, ...]] = {
     "Weights and models": MODELS,
     "Outputs, resuming and results": OUTPUTS,
     "Audits, ledgers and cleaning": AUDITS,
+    "Augmentation": POLICIES,
+    "Stress tests": STRESS_TESTS,
+    "Averages, packed and shipped models": AVERAGES,
 }
 """Section of the table to its cases, in order."""

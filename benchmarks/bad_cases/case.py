@@ -77,6 +77,16 @@ class Ground:
             self.train(self.cells, path, self.config)
         return path
 
+    @property
+    def stressed(self) -> Path:
+        """What `hemascope stress run cells -o stressed --limit 6 --corruptions jpeg` leaves, run where both lie."""
+        path = self.folder / "stressed"
+        if not path.exists():
+            from hemascope.workflow.stressing import stress
+
+            stress(self.run, self.cells, output=path, limit=6, corruptions=["jpeg"])
+        return path
+
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The same number of images of noise, uint8 (30, 32, 32, 3), and their labels, 0 to 2."""
         count = PER_CLASS * len(CLASSES)

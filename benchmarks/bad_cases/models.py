@@ -27,19 +27,21 @@ def spoilt(spoil: Callable[[Path], Any]) -> Callable[[Path, Ground], None]:
     return make
 
 
-def with_sums(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path, Ground], None]:
+def rewrite_record(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """The bundle's record changed, and its digest made to agree: somebody who means it."""
     import hashlib
 
-    def spoil(bundle: Path) -> None:
-        record = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
-        change(record)
-        (bundle / "bundle.json").write_text(json.dumps(record), encoding="utf-8")
-        digest = hashlib.sha256((bundle / "bundle.json").read_bytes()).hexdigest()
-        weights = (bundle / "SHA256SUMS").read_text().splitlines()[1]
-        (bundle / "SHA256SUMS").write_text(f"{digest}  bundle.json\n{weights}\n")
+    record = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    change(record)
+    (bundle / "bundle.json").write_text(json.dumps(record), encoding="utf-8")
+    digest = hashlib.sha256((bundle / "bundle.json").read_bytes()).hexdigest()
+    weights = (bundle / "SHA256SUMS").read_text().splitlines()[1]
+    (bundle / "SHA256SUMS").write_text(f"{digest}  bundle.json\n{weights}\n")
 
-    return spoilt(spoil)
+
+def with_sums(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path, Ground], None]:
+    """A run whose bundle's record was changed so that its digests agree."""
+    return spoilt(lambda bundle: rewrite_record(bundle, change))
 
 
 def _tensors(shape: tuple[int, ...]) -> Callable[[Path, Ground], None]:

@@ -1,0 +1,176 @@
+"""Augmentation: policies that are misspelt, impossible or hostile, and sheets and stores that cannot be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bad_cases.case import Case, Ground, Make, write
+
+PREVIEW = "augment preview my.toml cells -o sheet.png --config tiny.toml"
+STORE = "augment store affine cells -o new.store --config tiny.toml --copies"
+TRAIN = "train cells -o new --config tiny.toml"
+AT_THE_BOTTOM = '{operation = "jpeg"}'
+NESTED = f"steps = [{'{sequence = [' * 40}{AT_THE_BOTTOM}{']}' * 40}]\n"
+
+
+def policy(steps: str) -> Make:
+    """``my.toml`` with these steps, in TOML's inline form."""
+    return write("my.toml", f"steps = [{steps}]\n")
+
+
+def _occupied(here: Path, ground: Ground) -> None:
+    write("new.store/thesis.txt", "all of it")(here, ground)
+
+
+POLICIES = (
+    Case(
+        "unknown policy",
+        "augment preview robst cells -o sheet.png",
+        ("no policy is called 'robst'", "did you mean 'robust'?"),
+        status=2,
+    ),
+    Case("policy file that is not there", PREVIEW, ("my.toml", "No such file"), status=2),
+    Case(
+        "policy file that is not TOML", PREVIEW, ("my.toml is not valid TOML",), write("my.toml", "- jpeg\n"), status=2
+    ),
+    Case(
+        "binary policy file",
+        PREVIEW,
+        ("my.toml",),
+        write("my.toml", bytes(range(256))),
+        status=2,
+    ),
+    Case("policy file of 2 MB", PREVIEW, ("larger than",), write("my.toml", "#" * 2_000_000), status=2),
+    Case(
+        "policy with an unknown operation",
+        PREVIEW,
+        ("no operation is called 'gausian_blur'", "did you mean 'gaussian_blur'?"),
+        policy('{operation = "gausian_blur"}'),
+        status=2,
+    ),
+    Case(
+        "policy with an unknown key",
+        PREVIEW,
+        ("no such key 'steps.0.probabilty'", "did you mean 'probability'?"),
+        policy('{operation = "jpeg", probabilty = 0.5}'),
+        status=2,
+    ),
+    Case(
+        "policy with a probability of 2",
+        PREVIEW,
+        ("'steps.0.probability' must be a number from 0 to 1", "found 2"),
+        policy('{operation = "jpeg", probability = 2}'),
+        status=2,
+    ),
+    Case(
+        "policy with a strength out of bounds",
+        PREVIEW,
+        ("strength of jpeg must lie in 1 to 95", "found 0 to 50"),
+        policy('{operation = "jpeg", strength = [0, 50]}'),
+        status=2,
+    ),
+    Case(
+        "policy with a strength from high to low",
+        PREVIEW,
+        ("must go from low to high", "found 50 to 10"),
+        policy('{operation = "jpeg", strength = [50, 10]}'),
+        status=2,
+    ),
+    Case(
+        "policy with a strength that is not a number",
+        PREVIEW,
+        ("'steps.0.strength.1' must be a number", "found nan"),
+        policy('{operation = "jpeg", strength = [1.0, nan]}'),
+        status=2,
+    ),
+    Case(
+        "policy that chooses 3 of 1",
+        PREVIEW,
+        ("choose asks for 3 of 1", "replace = true"),
+        policy('{choose = 3, of = [{operation = "jpeg"}]}'),
+        status=2,
+    ),
+    Case(
+        "policy with a step that is none",
+        PREVIEW,
+        ("'steps.0' must be a table with one of the keys", "found a table with rotate"),
+        policy("{rotate = 10}"),
+        status=2,
+    ),
+    Case(
+        "policy that names a file inside",
+        PREVIEW,
+        ("must be one that comes with hemascope", "found '../../other.toml'"),
+        policy('{policy = "../../other.toml"}'),
+        status=2,
+    ),
+    Case("policy nested 40 deep", PREVIEW, ("may nest 12 deep",), write("my.toml", NESTED), status=2),
+    Case(
+        "policy nested 5,000 deep",
+        PREVIEW,
+        ("my.toml", "nested too deeply"),
+        write("my.toml", "steps = " + "[" * 5_000),
+        status=2,
+    ),
+    Case(
+        "training by an unknown policy",
+        f"{TRAIN} --set augmentation.policy=trivalaugment",
+        ("no policy is called 'trivalaugment'", "did you mean 'trivialaugment'?"),
+        status=2,
+    ),
+    Case(
+        "training by a policy file that is not there",
+        f"{TRAIN} --set augmentation.policy=gone.toml",
+        ("gone.toml", "No such file"),
+        status=2,
+    ),
+    Case(
+        "setting from before policies",
+        f"{TRAIN} --set augmentation.brightness=0.2",
+        ("no such key 'augmentation.brightness'",),
+        status=2,
+    ),
+    Case(
+        "--hold-out of a family that is none",
+        f"{TRAIN} --hold-out blurr",
+        ("blurr", "blur"),
+        status=2,
+    ),
+    Case(
+        "--hold-out of an operation instead of its family",
+        f"{TRAIN} --hold-out jpeg",
+        ("jpeg", "compression"),
+        status=2,
+    ),
+    Case(
+        "sheet of no cells",
+        "augment preview affine cells -o sheet.png --cells 0",
+        ("1 to 24 cells", "found 0"),
+        status=2,
+    ),
+    Case(
+        "sheet that is no PNG",
+        "augment preview affine cells -o sheet.pdf",
+        ("give a name such as sheet.png", "found 'sheet.pdf'"),
+        status=2,
+    ),
+    Case(
+        "sheet below a file",
+        "augment preview affine cells -o notes/sheet.png --config tiny.toml",
+        ("cannot write notes/sheet.png", "choose another place"),
+        write("notes", "none"),
+    ),
+    Case("no copies", f"{STORE} 0", ("copies must be 1 to 100", "found 0"), status=2),
+    Case("a million copies", f"{STORE} 1000000", ("copies must be 1 to 100", "found 1000000"), status=2),
+    Case(
+        "store over a folder of something else",
+        f"{STORE} 2",
+        ("new.store exists already", "Choose another place with -o"),
+        _occupied,
+    ),
+    Case(
+        "store over the cells themselves",
+        "augment store affine cells -o cells --config tiny.toml --copies 2",
+        ("cells exists already", "Choose another place with -o"),
+    ),
+)
