@@ -43,7 +43,7 @@ check: install ## formatting, lint, types, architecture
 test: check ## check, then all tests with coverage
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
 
-docs: install ## regenerate docs/cli.md and docs/config.md
+docs: install ## regenerate docs/cli.md, config.md and augmentation.md
 	$(BIN)/python scripts/generate_docs.py
 
 clean: ## remove .venv, caches and the demo

@@ -98,8 +98,8 @@ def store(
 ) -> None:
     """Augment the cells of PATH once and for all: a packed store with copies of the training cells.
 
-    Training augments as it goes, which costs next to nothing and never shows the same picture twice; a store is for
-    other programs and for comparison. PATH is split first and only its training part is copied. The size is said
+    Training augments as it goes and never shows the same picture twice; a store is for other programs and for
+    comparison. PATH is split first and only its training part is copied. The size is said
     before anything is written.
 
     \b
