@@ -259,6 +259,17 @@ OUTPUTS = (
         uses_run=True,
     ),
     Case(
+        "evaluation over the run itself",
+        "evaluate run cells -o run",
+        ("run is a run", "overwrite the results", "Choose another folder with -o"),
+    ),
+    Case(
+        "evaluation over a folder of something else",
+        "evaluate run cells -o new",
+        ("new is not empty and does not hold an evaluation", "Choose another folder with -o"),
+        _full_folder,
+    ),
+    Case(
         "comparison of runs without a cell in common",
         "compare run other",
         ("run and other have no scored cell in common", "Evaluate both"),

@@ -30,6 +30,7 @@ from hemascope.progress import SILENT, Progress
 from hemascope.report import render_report
 from hemascope.results import Comparison, Evaluation, Predictions
 from hemascope.workflow.cells import Data, Rows, cells_of
+from hemascope.workflow.places import check_no_run, check_replaceable
 
 if TYPE_CHECKING:
     from hemascope.predict import Predictor
@@ -76,6 +77,9 @@ def evaluate(
             f"{located.name} comes with hemascope" if located.shipped else "views and ensembles are not the run itself"
         )
         raise UsageError(f"{what}: name a folder for the results with -o.")
+    if output is not None:
+        check_no_run(Path(output), "an evaluation")
+        check_replaceable(Path(output), "config.toml", "an evaluation")
     config = load_config(file=folder / "config.toml") if (folder / "config.toml").exists() else RunConfig()
     predictor = load_model(
         run,

@@ -25,3 +25,11 @@ def check_replaceable(folder: Path, record: str, what: str) -> None:
         raise OutputError(f"cannot write {what} to {folder}: it is a file. Choose another place with -o.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / record).is_file():
         raise OutputError(f"{folder} is not empty and does not hold {what}. Choose another folder with -o.")
+
+
+def check_no_run(folder: Path, what: str) -> None:
+    """Raise OutputError where ``folder`` is a run: ``what``, named with an article, has files of the same names."""
+    if (folder / "splits.json").is_file():
+        raise OutputError(
+            f"{folder} is a run, of which {what} would overwrite the results. Choose another folder with -o."
+        )
