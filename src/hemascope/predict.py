@@ -75,6 +75,8 @@ class Predictor:
         bundles = (bundle, *ensemble)
         self._identities = [(str(one.weights.parent), one.sha256) for one in bundles]
         check_members(bundles)
+        if tta is None:
+            _check_own_views(bundle)
         self._members = [
             Member(
                 inference_copy(one.build(), one.preparation.size).to(chosen),
@@ -317,6 +319,14 @@ def joined(parts: Iterable[Predictions], class_names: tuple[str, ...]) -> Predic
         np.concatenate([empty, *(part.probs for part in found)]),
         errors=[error for part in found for error in (part.errors or [""] * len(part))],
     )
+
+
+def _check_own_views(bundle: ModelBundle) -> None:
+    """Raise BundleError where the views a bundle brings are none this version knows."""
+    try:
+        test_time_views(bundle.views, bundle.provenance)
+    except UsageError as error:
+        raise BundleError(f"{bundle.weights.parent} asks for views that cannot be had: {error}") from error
 
 
 def _temperature(bundle: ModelBundle) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("path")
 @click.option("-o", "--output", type=PATH, required=True, help="Run folder to make, such as runs/first.")
 @click.option("--config", "config_file", type=PATH, help="TOML file of settings; see `hemascope config`.")
-@click.option("--recipe", metavar="NAME", help="Start from a packaged set of settings: fast, standard, demo.")
+@click.option("--recipe", metavar="NAME", help="Start from a packaged set of settings: fast, standard, blood8, demo.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated.")
 @click.option(
     "--hold-out",
