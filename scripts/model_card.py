@@ -26,7 +26,7 @@ def shown(estimate: Estimate, *, as_percent: bool = True) -> str:
     return f"{text} ({spread})" if spread else text
 
 
-def figures(run: Path, report: StressReport, baseline: StressReport | None) -> list[str]:
+def figures(run: Path, report: StressReport, baseline: StressReport | None, views: Path | None) -> list[str]:
     test = load_evaluation(run / "evaluation.json").splits["test"]
     lines = [
         "## Figures",
@@ -80,12 +80,33 @@ def figures(run: Path, report: StressReport, baseline: StressReport | None) -> l
     return lines
 
 
+def looked_at_again(views: Path) -> list[str]:
+    """What the views the model brings along change, from the figures of benchmarks/test_time.py."""
+    record = json.loads(views.read_text(encoding="utf-8"))
+    plain, own = (next(one for one in record["variants"] if one["name"] == name) for name in ("plain", "dihedral"))
+    lines = [
+        f"By default it looks at a cell {own['passes']} times, turned and mirrored, and averages the logits; on "
+        f"{record['cells']:,} test cells, other draws of the layers:",
+        "",
+        "| | one look | the default | difference, points |",
+        "|---|---|---|---|",
+    ]
+    for key, title in (("clean", "clean"), ("stacked_1_2", "1 or 2 strong layers"), ("stacked_2_4", "2 to 4 strong layers")):
+        low, high, difference = (100 * own[key][name] for name in ("low", "high", "difference"))
+        lines.append(
+            f"| {title} | {percent(plain[key]['value'])} | {percent(own[key]['value'])} | "
+            f"{difference:+.2f} ({low:+.2f} to {high:+.2f}) |"
+        )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("stress", type=Path)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--baseline", type=Path, help="stress test of the same network without augmentation")
+    parser.add_argument("--views", type=Path, help="figures of benchmarks/test_time.py")
     options = parser.parse_args()
     manifest = read_manifest(options.run)
     record = json.loads((options.bundle / "bundle.json").read_text(encoding="utf-8"))
@@ -132,9 +153,10 @@ def main() -> None:
         f"96 pixels; {seconds / 3600:.1f} hours on two processor cores that also did other work. hemascope "
         f"{manifest['versions']['hemascope']}, torch {manifest['versions']['torch']}.",
         "",
-        *figures(options.run, report, baseline),
+        *figures(options.run, report, baseline, options.views),
         "",
-        f"Made with: `{report.command}`; seed {report.seed}, model {report.model_sha256[:12]}.",
+        f"Made with `hemascope stress RUN CELLS --baseline PLAIN`, seed {report.seed}, model {report.model_sha256[:12]} before "
+        "packing (no label of any cell changed by it); PLAIN is a run with benchmarks/plain_baseline.toml.",
         "",
         "## Known limits",
         "",
