@@ -91,7 +91,11 @@ def looked_at_again(views: Path) -> list[str]:
         "| | one look | the default | difference, points |",
         "|---|---|---|---|",
     ]
-    for key, title in (("clean", "clean"), ("stacked_1_2", "1 or 2 strong layers"), ("stacked_2_4", "2 to 4 strong layers")):
+    for key, title in (
+        ("clean", "clean"),
+        ("stacked_1_2", "1 or 2 strong layers"),
+        ("stacked_2_4", "2 to 4 strong layers"),
+    ):
         low, high, difference = (100 * own[key][name] for name in ("low", "high", "difference"))
         lines.append(
             f"| {title} | {percent(plain[key]['value'])} | {percent(own[key]['value'])} | "
