@@ -199,7 +199,8 @@ def _hub(name: str) -> WeightsSource:
             path = Path(timm.models._hub.download_cached_file(str(traits.url), progress=False))
         return WeightsSource("hub", str(traits.url), path)
     except _network_errors() as error:
-        reason = textwrap.shorten(str(error), 90, placeholder=" …") or type(error).__name__
+        words = re.sub(r"https?://\S+", "the hub", str(error))  # addresses are long, and say nothing to the reader
+        reason = textwrap.shorten(words, 90, placeholder=" …") or type(error).__name__
         raise WeightsError(f"the weights of {name} could not be fetched from the hub: {reason} {_choices()}") from error
 
 
