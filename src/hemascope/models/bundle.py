@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hemascope.config import ModelConfig, Preparation
 from hemascope.errors import BundleError, ConfigError
 from hemascope.models.bundle_files import WEIGHTS_FILE, read_bundle_files, read_state, write_bundle_files
-from hemascope.models.shipped import locate
+from hemascope.models.shipped import locate, shipped_names
 
 if TYPE_CHECKING:
     from hemascope.models.classifier import Classifier
@@ -91,7 +91,7 @@ def load_bundle(folder: str | Path) -> ModelBundle:
 
     Raises BundleError where it is missing, incomplete, of another version, or differs by a byte.
     """
-    found, record = read_bundle_files(locate(folder).folder)
+    found, record = read_bundle_files(locate(folder).folder, shipped_names())
     return ModelBundle(
         config=record.model,
         class_names=record.class_names,

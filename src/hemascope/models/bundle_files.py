@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,12 +43,13 @@ class BundleRecord(BaseModel):
     views: tuple[str, ...] = ()
 
 
-def bundle_folder(path: Path) -> Path:
-    """The bundle at ``path``: the folder itself, or ``bundle`` inside a run's folder. Raises BundleError."""
-    if not path.exists():
-        from hemascope.models.shipped import shipped_names
+def bundle_folder(path: Path, shipped_names: Sequence[str] = ()) -> Path:
+    """The bundle at ``path``: the folder itself, or ``bundle`` inside a run's folder.
 
-        shipped = ", ".join(shipped_names())
+    shipped_names  what could have been meant instead, for the sentence of the BundleError
+    """
+    if not path.exists():
+        shipped = ", ".join(shipped_names)
         also = f", or the name of a model that comes with hemascope ({shipped})" if shipped else ""
         raise BundleError(
             f"no model bundle at {path}: there is no such folder. Give a bundle's or a run's folder{also}."
@@ -116,9 +117,9 @@ def write_bundle_files(
         (temporary / SUMS_FILE).write_text(sums, encoding="ascii", newline="\n")
 
 
-def read_bundle_files(path: Path) -> tuple[Path, BundleRecord]:
+def read_bundle_files(path: Path, shipped_names: Sequence[str] = ()) -> tuple[Path, BundleRecord]:
     """The bundle's folder and its record, after every byte has been checked. Raises BundleError."""
-    folder = bundle_folder(path)
+    folder = bundle_folder(path, shipped_names)
     try:
         sums = _read_sums(folder / SUMS_FILE)
         record_file = folder / RECORD_FILE
