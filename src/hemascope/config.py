@@ -10,28 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hemascope.policies import FAMILIES, Policy
+from hemascope.policies import FAMILIES, Family, Policy
 
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Family = Literal[
-    "geometry",
-    "occlusion",
-    "resolution",
-    "compression",
-    "blur",
-    "noise",
-    "brightness",
-    "contrast",
-    "tone",
-    "colour",
-    "stain",
-    "illumination",
-    "deposit",
-    "bubble",
-]
-"""The entries of ``policies.FAMILIES``, spelt out for the type checker; a test holds them together."""
 Width = Annotated[int, Field(ge=1, le=16384)]
 
 

@@ -22,6 +22,7 @@ from hemascope.errors import ConfigError
 from hemascope.names import suggestion
 from hemascope.policies import Policy
 from hemascope.policies.problems import ended, policy_problem
+from hemascope.toml_text import parse_toml, read_toml
 
 _POLICY = ["augmentation", "policy"]
 _WHOLE = ("policy",)
@@ -79,27 +80,17 @@ def _recipe_values(name: str) -> dict[str, Any]:
     if name not in names:
         raise ConfigError(f"no recipe named '{name}'; {suggestion(name, names)}")
     text = files("hemascope").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
-    return _parsed(text, f"recipe {name}")
+    return _checked(parse_toml(text, f"recipe {name}", "configuration"), f"recipe {name}")
 
 
 def _file_values(path: Path) -> dict[str, Any]:
-    values = _parsed(_text(path), str(path))
+    values = _checked(_read(path), str(path))
     _read_policy_file(values, path.parent)
     return values
 
 
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_CONFIG_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror or error}.") from error
-    if len(content) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes, which no configuration is.")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a TOML file: it is not UTF-8 text.") from error
+def _read(path: Path) -> dict[str, Any]:
+    return read_toml(path, "configuration", MAX_CONFIG_BYTES)
 
 
 def load_policy(name: str) -> Policy:
@@ -107,7 +98,7 @@ def load_policy(name: str) -> Policy:
 
     Raises ConfigError where there is none, or where the file is no policy.
     """
-    values: object = _toml(_text(Path(name)), name) if name.endswith(".toml") else name
+    values: object = _read(Path(name)) if name.endswith(".toml") else name
     try:
         return Policy.model_validate(values)
     except ValidationError as error:
@@ -122,22 +113,12 @@ def _read_policy_file(values: Mapping[str, Any], folder: Path) -> None:
     """Put the contents of a policy's file, named relative to ``folder``, in the place of its name."""
     section = values.get("augmentation")
     if isinstance(section, dict) and isinstance(name := section.get("policy"), str) and name.endswith(".toml"):
-        section["policy"] = _toml(_text(folder / name), name)
+        section["policy"] = _read(folder / name)
 
 
-def _parsed(text: str, origin: str) -> dict[str, Any]:
-    values = _toml(text, origin)
+def _checked(values: dict[str, Any], origin: str) -> dict[str, Any]:
     _refuse_unknown(values, RunConfig, "", f" in {origin}")
     return values
-
-
-def _toml(text: str, origin: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except RecursionError as error:
-        raise ConfigError(f"{origin} is not a configuration: its values are nested too deeply.") from error
-    except ValueError as error:  # TOMLDecodeError is one; so is a number of thousands of digits
-        raise ConfigError(f"{origin} is not valid TOML: {error}.") from error
 
 
 def _refuse_unknown(values: Mapping[str, Any], section: Section, prefix: str, where: str) -> None:

@@ -12,7 +12,6 @@ jpeg = 0.95
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hemascope.errors import ConfigError
 from hemascope.names import suggestion
+from hemascope.toml_text import read_toml
 
 MAX_BYTES = 100_000
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -45,21 +45,7 @@ class Gate(BaseModel):
 
 def load_gate(path: Path) -> Gate:
     """The gate in a TOML file. Raises ConfigError, naming what is wrong, and for a gate without any limit."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read the gate {path}: {error.strerror or error}.") from error
-    if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES:,} bytes, which no gate is.")
-    try:
-        values = tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a TOML file: it is not UTF-8 text.") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is not a gate: its values are nested too deeply.") from error
-    except ValueError as error:  # TOMLDecodeError is one; so is a number of thousands of digits
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    values = read_toml(path, "gate", MAX_BYTES)
     try:
         gate = Gate.model_validate(values)
     except ValidationError as error:

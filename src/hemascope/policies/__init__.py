@@ -2,13 +2,14 @@
 
 from hemascope.policies.named import policy_names
 from hemascope.policies.nodes import AugMix, Choose, Node, Operation, Policy, Sequence
-from hemascope.policies.operations import FAMILIES, OPERATIONS, OperationSpec
+from hemascope.policies.operations import FAMILIES, OPERATIONS, Family, OperationSpec
 
 __all__ = [
     "FAMILIES",
     "OPERATIONS",
     "AugMix",
     "Choose",
+    "Family",
     "Node",
     "Operation",
     "OperationSpec",

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-FAMILIES = (
+Family = Literal[
     "geometry",
     "occlusion",
     "resolution",
@@ -25,7 +26,8 @@ FAMILIES = (
     "illumination",
     "deposit",
     "bubble",
-)
+]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 """Kinds of damage. A stress test names the same ones, so that a report can tell which a model was trained on."""
 
 

@@ -21,7 +21,7 @@ from hemascope.errors import DataError, OutputError, UsageError
 from hemascope.policies import OPERATIONS, Operation, Policy
 from hemascope.progress import SILENT, Progress
 from hemascope.report.contact_sheet import SheetRow, SheetSection, save_contact_sheet
-from hemascope.workflow.cells import Data, cells_of
+from hemascope.workflow.cells import Data, cells_of, spread
 from hemascope.workflow.places import check_free
 
 DRAWS = 9
@@ -55,24 +55,14 @@ def preview(
     found = cells_of(data, config, format=format, class_names=class_names, progress=progress)
     if not len(found):
         raise DataError("there is no image to show")
-    rows = _spread(found, cells, config.seed)
+    rows = spread(found.labels, config.seed)[:cells]
+    rows = rows[np.argsort(found.labels[rows], kind="stable")]  # in the order of the classes
     augmentation = Augmentation(config.augmentation.model_copy(update={"policy": policy}), config.seed)
     sections = [_seen(found, rows, augmentation, policy)]
     if policy.operations():
         sections.append(_ends(found, rows, policy, config.seed))
     save_contact_sheet(Path(output), sections)
     return Path(output)
-
-
-def _spread(cells: CellDataset, count: int, seed: int) -> NDArray[np.intp]:
-    """Rows of ``count`` cells, drawn by ``seed``, from as many classes as there are, in the order of the classes."""
-    order = np.random.default_rng(seed).permutation(len(cells))
-    rank = np.zeros(len(cells), dtype=np.intp)
-    for label in np.unique(cells.labels):
-        mine = order[cells.labels[order] == label]
-        rank[mine] = np.arange(len(mine))
-    chosen = order[np.argsort(rank[order], kind="stable")][:count]
-    return chosen[np.argsort(cells.labels[chosen], kind="stable")]
 
 
 def _seen(cells: CellDataset, rows: NDArray[np.intp], augmentation: Augmentation, policy: Policy) -> SheetSection:

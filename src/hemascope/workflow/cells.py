@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemascope.cells import CellDataset
-from hemascope.config import RunConfig
+from hemascope.config import Preparation, RunConfig
 from hemascope.data.load import load
 from hemascope.errors import DataError
 from hemascope.progress import Progress
@@ -53,6 +54,21 @@ def sampled(cells: CellDataset, rows: np.ndarray) -> np.ndarray:
     """At most SAMPLED images of these rows, evenly spread: uint8 (n, S, S, 3)."""
     step = max(1, -(-len(rows) // SAMPLED))
     return np.stack([cells.images[row] for row in rows[::step]])
+
+
+def prepared_for(config: RunConfig, preparation: Preparation) -> RunConfig:
+    """``config`` with the preparation a model takes its images in."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"preparation": preparation})})
+
+
+def spread(labels: NDArray[np.int64], seed: int) -> NDArray[np.intp]:
+    """All places of ``labels`` (n,) in an order drawn by ``seed``: one of each label first, then a second of each."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    rank = np.zeros(len(labels), dtype=np.intp)
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels[order] == label)
+        rank[mine] = np.arange(len(mine))
+    return order[np.argsort(rank, kind="stable")]
 
 
 class Rows:

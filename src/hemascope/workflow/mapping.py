@@ -17,7 +17,7 @@ from hemascope.errors import DataError, SplitError, UsageError
 from hemascope.findings import MapPoints
 from hemascope.models.shipped import hiding, locate
 from hemascope.progress import SILENT, Progress
-from hemascope.workflow.cells import Data, cells_of
+from hemascope.workflow.cells import Data, cells_of, prepared_for
 
 POINTS = 5000
 """Cells on a map, as in the report of the team that won the contest this project started from."""
@@ -70,8 +70,7 @@ def draw_map(
 
         if located.hides_shipped:
             progress.note(hiding(located))
-        preparation = load_bundle(located.folder).preparation
-        config = config.model_copy(update={"data": config.data.model_copy(update={"preparation": preparation})})
+        config = prepared_for(config, load_bundle(located.folder).preparation)
     cells = cells_of(data, config, format=format, class_names=class_names, progress=progress)
     rows = np.arange(len(cells)) if folder is None or part == "all" else _rows_of(folder, cells, part)
     if len(rows) < 10:

@@ -16,7 +16,7 @@ from hemascope.data.splits import Splits, load_splits
 from hemascope.errors import BundleError, DataError, SplitError
 from hemascope.metrics import balanced_accuracy, confusion_matrix
 from hemascope.progress import SILENT, Progress
-from hemascope.workflow.cells import Data, cells_of, sampled
+from hemascope.workflow.cells import Data, cells_of, prepared_for, sampled
 from hemascope.workflow.evaluation import with_classes_of
 from hemascope.workflow.places import check_free
 
@@ -154,8 +154,7 @@ def make_soup(
 
 def _cells(bundle: ModelBundle, data: Data, progress: Progress) -> CellDataset:
     """The cells as the model takes them, labels counted in its classes."""
-    config = RunConfig()
-    config = config.model_copy(update={"data": config.data.model_copy(update={"preparation": bundle.preparation})})
+    config = prepared_for(RunConfig(), bundle.preparation)
     cells = cells_of(data, config, format=None, class_names=None, progress=progress)
     if not len(cells):
         raise DataError(f"{cells.source} holds no cells. Give some.")

@@ -13,6 +13,7 @@ from hemascope.cells import CellDataset
 from hemascope.corruptions import LAYERS, STACKS, corrupt, stack
 from hemascope.evaluation.stress_measures import Plan
 from hemascope.stress_results import Example
+from hemascope.workflow.cells import spread
 
 EXAMPLES = 16
 """Pictures under stacks, half of them of each."""
@@ -32,8 +33,7 @@ def save_examples(
 ) -> list[Example]:
     """A strip for each corruption, and single pictures under stacks, of cells spread over the classes."""
     index = {condition: number for number, condition in enumerate(plan.conditions)}
-    order = np.random.default_rng(seed).permutation(len(rows))
-    spread = order[np.argsort(_rank(labels[order]), kind="stable")]
+    places = spread(labels, seed)
     examples = []
     (folder / "examples").mkdir()
 
@@ -47,25 +47,16 @@ def save_examples(
         )
 
     for number, one in enumerate(plan.corruptions):
-        place = int(spread[number % len(spread)])
+        place = int(places[number % len(places)])
         image = np.asarray(cells.images[rows[place]])
         strip = [image]
         strip += [corrupt(image[None], one.name, s, seed=seed, ids=[ids[place]])[0] for s in plan.severities]
         numbers = [0, *(index[one.name, severity] for severity in plan.severities)]
         add(f"corruption-{one.name}", np.concatenate(strip, axis=1), one.title, place, numbers)
     for name in STACKS:
-        for number, place in enumerate(spread[: EXAMPLES // 2].tolist()):
+        for number, place in enumerate(places[: EXAMPLES // 2].tolist()):
             image = np.asarray(cells.images[rows[place]])[None]
             changed, _ = stack(image, name, seed=seed, ids=[ids[place]])
             titles = ", ".join(LAYERS[layer].title for layer in laid[name][place])
             add(f"{name}-{number}", changed[0], titles, place, [index[name, 0]])
     return examples
-
-
-def _rank(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the same label stand before each: int64 (n,)."""
-    rank = np.zeros(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        rank[mine] = np.arange(len(mine))
-    return rank

@@ -26,7 +26,7 @@ from hemascope.progress import SILENT, Progress
 from hemascope.report.render_stress import render_stress
 from hemascope.stress_gate import Gate
 from hemascope.stress_results import StressReport
-from hemascope.workflow.cells import Data, cells_of
+from hemascope.workflow.cells import Data, cells_of, prepared_for
 from hemascope.workflow.evaluation import with_classes_of
 from hemascope.workflow.places import check_replaceable
 from hemascope.workflow.stress_examples import save_examples
@@ -96,8 +96,7 @@ def stress(
         raise UsageError(f"a seed must be at least 0, found {seed}.")
     if seed == bundle.provenance.get("seed"):
         raise UsageError(f"the model was trained with seed {seed}: test it with another one.")
-    config = RunConfig()
-    config = config.model_copy(update={"data": config.data.model_copy(update={"preparation": bundle.preparation})})
+    config = prepared_for(RunConfig(), bundle.preparation)
     cells = with_classes_of(
         bundle.class_names, cells_of(data, config, format=format, class_names=class_names, progress=progress)
     )
@@ -198,7 +197,7 @@ def _rows(folder: Path, cells: CellDataset, part: str | None) -> tuple[NDArray[n
 
 
 def _fewer(cells: CellDataset, rows: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
-    """``limit`` rows, each class in proportion and at least one of each, drawn by the order of hashed ids."""
+    """``limit`` rows, each class in proportion and at least one of each, drawn with a fixed seed."""
     if limit < 1:
         raise UsageError(f"a limit must be at least 1, found {limit}")
     order = np.random.default_rng(0).permutation(len(rows))
