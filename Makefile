@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	    echo "$$output" >&2; rm -rf $(VENV); \
 	    echo "Python cannot make a virtual environment. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }; }
 	@echo "Installing (some minutes the first time: PyTorch is large)"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,explain]"
 	@touch $(STAMP)
 
 demo: install ## train on artificial cells and say where the report is

@@ -11,6 +11,31 @@ from pydantic import BaseModel, ConfigDict
 
 from hemascope.errors import DataError
 
+REVIEW_REASONS = ("out_of_distribution", "set_larger_than_one", "views_disagree", "low_confidence", "words_disagree")
+"""Why a person should look at a cell; of several the first in this order is given."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far each of N predictions is to be believed. In rows of unreadable images: empty sets, NaN, False, "".
+
+    prediction_sets  bool (N, K): the classes that cannot be ruled out, at the bundle's own level
+    ood_score        float32 (N,): higher is less like the training cells
+    in_distribution  bool (N,): whether the score is below the bundle's cut
+    view_agreement   float32 (N,): share of the views that name the predicted class, 1 with one view
+    doubt            float32 (N,): what a review queue is sorted by, highest first
+    review_reason    N of REVIEW_REASONS, "" where no person needs to look
+    morphology       N descriptions in words, "" where there is none
+    """
+
+    prediction_sets: NDArray[np.bool_]
+    ood_score: NDArray[np.float32]
+    in_distribution: NDArray[np.bool_]
+    view_agreement: NDArray[np.float32]
+    doubt: NDArray[np.float32]
+    review_reason: Sequence[str]
+    morphology: Sequence[str]
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -22,6 +47,8 @@ class Predictions:
     probs        float32 (N, K), rows sum to 1, NaN where unreadable
     labels       int64 (N,) true labels, -1 unknown, or None
     errors       N reasons why an image could not be read, "" where it could
+    trust        what the model's calibration adds, or None where it has none
+    features     float32 (N, D): what the head was given, mean over the views, or None where nobody asked
     """
 
     ids: Sequence[str]
@@ -30,6 +57,8 @@ class Predictions:
     probs: NDArray[np.float32]
     labels: NDArray[np.int64] | None = None
     errors: Sequence[str] = ()
+    trust: Trust | None = None
+    features: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.class_names))
