@@ -1,0 +1,1 @@
+"""How far a prediction is to be believed: numpy, scipy and scikit-learn alone."""
