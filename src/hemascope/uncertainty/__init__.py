@@ -1,1 +1,1 @@
-"""How far a prediction is to be believed: numpy, scipy and scikit-learn alone."""
+"""How far to believe a classifier: temperature, prediction sets, what is out of distribution, what to review."""
