@@ -159,7 +159,10 @@ class _Queue:
         if not np.isfinite(doubt).all():
             raise DataError("doubts must be finite, found NaN or infinity: leave out unreadable images first")
         _, group = np.unique(doubt, return_inverse=True)
-        return cls(np.bincount(group).astype(np.float64), np.bincount(group, weights=wrong.astype(np.float64)))
+        return cls(
+            np.bincount(group).astype(np.float64),
+            np.bincount(group[wrong], minlength=group.max() + 1).astype(np.float64),
+        )
 
     def coarse(self, groups: int) -> _Queue:
         """Neighbouring doubts as one, until there are at most ``groups``."""
