@@ -1,0 +1,1 @@
+"""White cells in a haematologist's words: eleven attributes told from a network's features."""
