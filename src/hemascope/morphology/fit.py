@@ -76,6 +76,9 @@ def fit_attributes(
     which the fit holds fewer than two values.
     """
     classes = _check(features, values, labels, class_names, fit, choose, cut)
+    used = fit | choose | cut
+    features, values, labels = features[used], values[used], labels[used]
+    fit, choose, cut = fit[used], choose[used], cut[used]
     mean = features[fit].mean(axis=0, dtype=np.float64)
     spread = features[fit].std(axis=0, dtype=np.float64)
     scale = np.where(spread > 1e-6, spread, 1.0)  # a constant feature says nothing and is left as it is

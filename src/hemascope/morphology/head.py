@@ -19,6 +19,9 @@ Ints = NDArray[np.int64]
 PREFIX = "words_"
 """Before the name of each array."""
 
+_USUAL = 0.5
+"""A value more frequent than this in a class says nothing against it."""
+
 _ADVICE = "Copy the bundle again, or fit it again with hemascope calibrate."
 
 
@@ -169,7 +172,7 @@ class AttributeHead:
             if marked[place]:
                 name = self.record.classes[row]
                 article = "an" if name[0] in "aeiou" else "a"
-                words += f"; unlike {article} {name}: {self._against(logs[place], row)}"
+                words += f"; unlike {article} {name}: {self._against(logs[place], decided[place], row)}"
             said.append(words)
         return said
 
@@ -215,10 +218,17 @@ class AttributeHead:
         surprise = surprises(np.exp(logs), self.frequency) - self.typical
         return np.where(rows < 0, -np.inf, surprise[np.arange(len(rows)), rows]).astype(np.float32)
 
-    def _against(self, logs: Floats, row: int) -> str:
-        """The word that speaks most against a label: probable here, seldom there."""
+    def _against(self, logs: Floats, decided: Ints, row: int) -> str:
+        """The word that speaks most against a label, probable in the cell and seldom in the class.
+
+        One of those the cell is described with, unless they are all usual for the class: then the doubt about one of
+        them made the contradiction, and the word behind that doubt is given.
+        """
         weight = np.exp(logs) * -np.log(self.frequency[row])
-        place = int(weight.argmax())
+        said = decided + np.array([columns.start for columns in COLUMNS.values()])
+        place = int(said[weight[said].argmax()])
+        if self.frequency[row, place] > _USUAL:
+            place = int(weight.argmax())
         name, columns = next((name, columns) for name, columns in COLUMNS.items() if place < columns.stop)
         return words_for(name, ATTRIBUTES[name].values[place - columns.start])
 
