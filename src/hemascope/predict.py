@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,20 +15,31 @@ from numpy.typing import NDArray
 from hemascope.cells import UNLABELLED, CellDataset
 from hemascope.errors import BundleError, DataError, UsageError
 from hemascope.models.bundle import ModelBundle, load_bundle
-from hemascope.models.classifier import Classifier
 from hemascope.models.ensemble import Member, check_members, class_order, combined
-from hemascope.models.inference import inference_copy, traced
+from hemascope.models.inference import WithFeatures, inference_copy, traced
 from hemascope.models.shipped import Located, hiding, locate
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
-from hemascope.results import Predictions
+from hemascope.results import Predictions, Trust
 from hemascope.runtime import Runtime, autocast, choose_device, choose_precision, keep_freed_memory
 from hemascope.test_time import test_time_views
+
+if TYPE_CHECKING:
+    from hemascope.assessment import Assessor
 
 TRACE_AFTER = 1024
 """Images after which a CPU predicts with a traced graph: making it takes as long as predicting some hundred."""
 
 Inputs = str | Path | Sequence[str | Path] | NDArray[np.uint8] | CellDataset
+
+
+class _Said(NamedTuple):
+    """What the networks said about B images: logits, probs (B, K), features (B, D), agreement (B,), float32."""
+
+    logits: NDArray[np.float32]
+    probs: NDArray[np.float32]
+    features: NDArray[np.float32]
+    agreement: NDArray[np.float32]
 
 
 class Predictor:
@@ -41,6 +53,11 @@ class Predictor:
                 are none unless it says otherwise
     ensemble    other models of the same classes and preparation: probabilities are averaged over all of them
     located     where the model was found, where it was found by ``load_model``
+    assess      False leaves ``Predictions.trust`` out
+
+    ``assessor`` judges each prediction by what was fitted on the calibration part. It is None where nothing was
+    fitted, and with views or an ensemble that it was not fitted for: cuts of other probabilities would promise what
+    they cannot keep.
 
     Raises ConfigError for a device or precision that is not there, BundleError for weights that do not fit, UsageError
     for views that are not there and for models that do not go together.
@@ -57,6 +74,7 @@ class Predictor:
         tta: Sequence[str] | None = None,
         ensemble: Sequence[ModelBundle] = (),
         located: Located | None = None,
+        assess: bool = True,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, found {batch_size}")
@@ -77,15 +95,18 @@ class Predictor:
         check_members(bundles)
         if tta is None:
             _check_own_views(bundle)
+        networks = [inference_copy(one.build(), one.preparation.size).to(chosen) for one in bundles]
+        self._width = networks[0].backbone.num_features
         self._members = [
             Member(
-                inference_copy(one.build(), one.preparation.size).to(chosen),
+                WithFeatures(network),
                 _temperature(one),
                 (_as_it_is, *test_time_views(self.tta, one.provenance)),
                 class_order(one.class_names, bundle.class_names),
             )
-            for one in bundles
+            for one, network in zip(bundles, networks, strict=True)
         ]
+        self.assessor = self._assessor() if assess else None
         self._until_trace = TRACE_AFTER if chosen == "cpu" and self.runtime.precision == "fp32" else None
 
     @property
@@ -121,12 +142,24 @@ class Predictor:
         """The K names, in the order of the logits."""
         return self.bundle.class_names
 
-    def predict(self, inputs: Inputs, *, progress: Progress = SILENT) -> Predictions:
+    def _assessor(self) -> Assessor | None:
+        if len(self._members) > 1 or self.tta != self.bundle.views:
+            return None
+        parts = self.bundle.trust
+        if parts is None:
+            return None
+        from hemascope.assessment import Assessor
+
+        assessor = Assessor(self.class_names, parts.record, parts.arrays, where=self.bundle.weights.parent)
+        return assessor if assessor.record.views == self.tta else None
+
+    def predict(self, inputs: Inputs, *, features: bool = False, progress: Progress = SILENT) -> Predictions:
         """Predict whatever is given, all at once.
 
         inputs   a path or paths (files, folders, arrays in npz: read and prepared as the bundle says); uint8
                  (N, H, W, 3) RGB images as they came, which are prepared too; or a CellDataset, which must already
                  be prepared as the bundle says
+        features whether to give the features of each image as well
 
         An image that cannot be read is a row with its error. Raises SourceError for a path that is not there,
         DataError for an array of another shape and for a CellDataset prepared otherwise.
@@ -134,14 +167,21 @@ class Predictor:
         if isinstance(inputs, CellDataset):
             self._check_preparation(inputs)
             return self.predict_images(
-                inputs.images, inputs.ids, inputs.labels, class_names=inputs.class_names, progress=progress
+                inputs.images,
+                inputs.ids,
+                inputs.labels,
+                class_names=inputs.class_names,
+                features=features,
+                progress=progress,
             )
         if isinstance(inputs, np.ndarray):
-            return self._predict_raw(inputs, progress)
+            return self._predict_raw(inputs, features, progress)
         paths = [inputs] if isinstance(inputs, str | PathLike) else list(inputs)
-        return joined(self.predict_batches(paths, progress=progress), self.class_names)
+        return joined(self.predict_batches(paths, features=features, progress=progress), self.class_names)
 
-    def predict_batches(self, inputs: Sequence[str | Path], *, progress: Progress = SILENT) -> Iterator[Predictions]:
+    def predict_batches(
+        self, inputs: Sequence[str | Path], *, features: bool = False, progress: Progress = SILENT
+    ) -> Iterator[Predictions]:
         """Predict files, folders and arrays in files, one batch of images after the other, in order.
 
         Memory does not grow with the number of images. An image that cannot be read is a row with its error.
@@ -152,12 +192,18 @@ class Predictor:
         for batch in stream_images(paths, self.bundle.preparation, batch_size=self.batch_size, progress=progress):
             errors = list(batch.errors) or [""] * len(batch.ids)
             readable = np.array([not error for error in errors], dtype=bool)
-            logits = np.full((len(errors), len(self.class_names)), np.nan, dtype=np.float32)
-            probs = logits.copy()
-            if readable.any():
-                images = batch.images if readable.all() else batch.images[readable]
-                logits[readable], probs[readable] = self._forward(images)
-            yield Predictions(list(batch.ids), self.class_names, logits, probs, errors=errors)
+            said = self._forward(batch.images if readable.all() else batch.images[readable])
+            trust = self._trust(said)
+            yield Predictions(
+                list(batch.ids),
+                self.class_names,
+                _spread(said.logits, readable),
+                _spread(said.probs, readable),
+                errors=errors,
+                trust=None if trust is None else trust.spread_out(readable),
+                features=_spread(said.features, readable) if features else None,
+                view_agreement=_spread(said.agreement[:, None], readable)[:, 0] if features else None,
+            )
 
     def predict_images(
         self,
@@ -166,12 +212,14 @@ class Predictor:
         labels: NDArray[np.int64] | None = None,
         *,
         class_names: Sequence[str] | None = None,
+        features: bool = False,
         progress: Progress = SILENT,
     ) -> Predictions:
         """Predict prepared images: uint8 (N, S, S, 3) RGB, in memory or memory-mapped, S as the bundle says.
 
         labels       int64 (N,), -1 unknown, or None; they travel along
         class_names  what the labels index, where it is not the model's own list; they are matched by name
+        features     whether to give the features of each image as well
 
         Raises DataError for another shape or type, and for labels of a class the model does not know.
         """
@@ -183,32 +231,51 @@ class Predictor:
         if len(ids) != count:
             raise DataError(f"ids must have one entry for each of {count} images, found {len(ids)}")
         known = None if labels is None else self._labels(labels, class_names)
-        logits = np.empty((count, len(self.class_names)), dtype=np.float32)
-        probs = np.empty_like(logits)
+        parts = []
         with progress.task("predicting", count, "images") as advance:
             for start in range(0, count, self.batch_size):
                 rows = slice(start, min(start + self.batch_size, count))
-                logits[rows], probs[rows] = self._forward(images[rows])
+                parts.append(self._predicted(ids[rows], images[rows], features))
                 advance(rows.stop - rows.start)
-        return Predictions(ids, self.class_names, logits, probs, labels=known)
+        whole = joined(parts, self.class_names)
+        return replace(whole, ids=ids, labels=known, errors=())
 
-    def _forward(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """uint8 (N, S, S, 3) to logits and probabilities, float32 (N, K). Never more than a batch at a time."""
+    def _predicted(self, ids: Sequence[str], images: NDArray[np.uint8], features: bool) -> Predictions:
+        """Of one batch of prepared images."""
+        said = self._forward(images)
+        return Predictions(
+            ids,
+            self.class_names,
+            said.logits,
+            said.probs,
+            trust=self._trust(said),
+            features=said.features if features else None,
+            view_agreement=said.agreement if features else None,
+        )
+
+    def _trust(self, said: _Said) -> Trust | None:
+        return None if self.assessor is None else self.assessor.assess(*said)
+
+    def _forward(self, images: NDArray[np.uint8]) -> _Said:
+        """Of uint8 (N, S, S, 3); never more than a batch at a time."""
+        if not len(images):
+            none, classes = np.zeros((0, self._width), np.float32), np.zeros((0, len(self.class_names)), np.float32)
+            return _Said(classes, classes, none, np.zeros(0, np.float32))
         if len(images) > self.batch_size:
             parts = [self._forward(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
-            return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+            return _Said(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         own = np.array(images, order="C")  # a memory map is read-only, and torch wants to be able to write
         pixels = torch.from_numpy(own).to(self.runtime.device).permute(0, 3, 1, 2)  # channels-last as it is
         self._trace_when_worth_it(pixels)
         try:
             with torch.inference_mode(), autocast(self.runtime):
-                logits, probs = combined([member.outputs(pixels) for member in self._members])
+                said = combined([member.outputs(pixels) for member in self._members])
         except torch.OutOfMemoryError as error:
             raise UsageError(
                 f"{self.runtime.device} has too little memory for {len(images)} images at a time. "
                 f"Use a batch_size below {self.batch_size}."
             ) from error
-        return logits.cpu().numpy(), probs.cpu().numpy()
+        return _Said(*(part.cpu().numpy() for part in said))
 
     def _trace_when_worth_it(self, pixels: torch.Tensor) -> None:
         if self._until_trace is None:
@@ -217,10 +284,10 @@ class Predictor:
         if self._until_trace <= 0:
             self._until_trace = None
             for member in self._members:
-                if isinstance(member.network, Classifier):
+                if isinstance(member.network, WithFeatures):
                     member.network = traced(member.network, pixels)
 
-    def _predict_raw(self, images: NDArray[np.uint8], progress: Progress) -> Predictions:
+    def _predict_raw(self, images: NDArray[np.uint8], features: bool, progress: Progress) -> Predictions:
         """Images as they came are prepared a batch at a time, so that N may be large."""
         from hemascope.data.prepare import prepare
 
@@ -232,7 +299,7 @@ class Predictor:
                 raw = images[start : start + self.batch_size]
                 ready = np.stack([prepare(image, preparation) for image in raw])
                 ids = [f"array#{start + i}" for i in range(len(raw))]
-                parts.append(Predictions(ids, self.class_names, *self._forward(ready)))
+                parts.append(self._predicted(ids, ready, features))
                 advance(len(raw))
         return joined(parts, self.class_names)
 
@@ -308,16 +375,30 @@ def _as_it_is(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
+def _spread(values: NDArray[np.float32], readable: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Rows of the readable images among rows of NaN: (N, C) for bool (N,)."""
+    if readable.all():
+        return values
+    whole = np.full((len(readable), values.shape[1]), np.nan, dtype=np.float32)
+    whole[readable] = values
+    return whole
+
+
 def joined(parts: Iterable[Predictions], class_names: tuple[str, ...]) -> Predictions:
     """Batches of predictions, without labels, as one."""
     found = list(parts)
     empty = np.empty((0, len(class_names)), dtype=np.float32)
+    features = [part.features for part in found if part.features is not None]
+    agreement = [part.view_agreement for part in found if part.view_agreement is not None]
     return Predictions(
         [name for part in found for name in part.ids],
         class_names,
         np.concatenate([empty, *(part.logits for part in found)]),
         np.concatenate([empty, *(part.probs for part in found)]),
         errors=[error for part in found for error in (part.errors or [""] * len(part))],
+        trust=Trust.joined(part.trust for part in found),
+        features=np.concatenate(features) if found and len(features) == len(found) else None,
+        view_agreement=np.concatenate(agreement) if found and len(agreement) == len(found) else None,
     )
 
 

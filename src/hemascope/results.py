@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,66 @@ class Trust:
     review_reason: Sequence[str]
     morphology: Sequence[str]
 
+    def rows(self, places: NDArray[np.integer]) -> Trust:
+        """Those of some images: int (n,)."""
+        return Trust(
+            self.prediction_sets[places],
+            self.ood_score[places],
+            self.in_distribution[places],
+            self.view_agreement[places],
+            self.doubt[places],
+            [self.review_reason[place] for place in places],
+            [self.morphology[place] for place in places],
+        )
+
+    def spread_out(self, readable: NDArray[np.bool_]) -> Trust:
+        """These rows where ``readable``, bool (N,), is true, and rows of unreadable images among them."""
+        if readable.all():
+            return self
+        rows = np.flatnonzero(readable)
+
+        def floats(values: NDArray[np.float32]) -> NDArray[np.float32]:
+            whole = np.full(len(readable), np.nan, dtype=np.float32)
+            whole[rows] = values
+            return whole
+
+        def texts(values: Sequence[str]) -> list[str]:
+            whole = [""] * len(readable)
+            for row, value in zip(rows, values, strict=True):
+                whole[row] = value
+            return whole
+
+        sets = np.zeros((len(readable), self.prediction_sets.shape[1]), dtype=bool)
+        sets[rows] = self.prediction_sets
+        inside = np.zeros(len(readable), dtype=bool)
+        inside[rows] = self.in_distribution
+        return Trust(
+            sets,
+            floats(self.ood_score),
+            inside,
+            floats(self.view_agreement),
+            floats(self.doubt),
+            texts(self.review_reason),
+            texts(self.morphology),
+        )
+
+    @staticmethod
+    def joined(parts: Iterable[Trust | None]) -> Trust | None:
+        """Batches as one; None where there are none, or one of them has nothing to say."""
+        found = list(parts)
+        known = [part for part in found if part is not None]
+        if not found or len(known) < len(found):
+            return None
+        return Trust(
+            np.concatenate([part.prediction_sets for part in known]),
+            np.concatenate([part.ood_score for part in known]),
+            np.concatenate([part.in_distribution for part in known]),
+            np.concatenate([part.view_agreement for part in known]),
+            np.concatenate([part.doubt for part in known]),
+            [reason for part in known for reason in part.review_reason],
+            [words for part in known for words in part.morphology],
+        )
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -49,6 +110,7 @@ class Predictions:
     errors       N reasons why an image could not be read, "" where it could
     trust        what the model's calibration adds, or None where it has none
     features     float32 (N, D): what the head was given, mean over the views, or None where nobody asked
+    view_agreement  float32 (N,), as in Trust; with the features alone
     """
 
     ids: Sequence[str]
@@ -59,6 +121,7 @@ class Predictions:
     errors: Sequence[str] = ()
     trust: Trust | None = None
     features: NDArray[np.float32] | None = None
+    view_agreement: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.class_names))
@@ -71,6 +134,24 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def rows(self, places: NDArray[np.integer]) -> Predictions:
+        """Those of some images: int (n,)."""
+
+        def taken(values: NDArray[Any] | None) -> Any:
+            return None if values is None else values[places]
+
+        return Predictions(
+            ids=[self.ids[place] for place in places],
+            class_names=self.class_names,
+            logits=self.logits[places],
+            probs=self.probs[places],
+            labels=taken(self.labels),
+            errors=[self.errors[place] for place in places] if self.errors else (),
+            trust=None if self.trust is None else self.trust.rows(places),
+            features=taken(self.features),
+            view_agreement=taken(self.view_agreement),
+        )
 
     @property
     def readable(self) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -30,9 +30,14 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def table_columns(class_names: tuple[str, ...]) -> list[str]:
-    """The columns, in order: path, label, probability, one p_<class> a class, error."""
-    return ["path", "label", "probability", *(f"p_{as_utf8(name)}" for name in class_names), "error"]
+TRUST_COLUMNS = ("prediction_set", "in_distribution", "ood_score", "doubt", "review_reason", "morphology")
+"""What stands behind the probability where the model was calibrated; see ``results.Trust``."""
+
+
+def table_columns(class_names: tuple[str, ...], *, trust: bool = False) -> list[str]:
+    """The columns, in order: path, label, probability, TRUST_COLUMNS if asked, one p_<class> a class, error."""
+    first = ["path", "label", "probability", *(TRUST_COLUMNS if trust else ())]
+    return [*first, *(f"p_{as_utf8(name)}" for name in class_names), "error"]
 
 
 def table_format(target: str | Path, format: str | None = None) -> str:
@@ -62,9 +67,9 @@ def write_table(
     """Write ``batches`` of predictions as one table and return the number of rows.
 
     ``target`` is a path ending in .csv, .parquet or .jsonl, or "-" for ``stream`` (CSV unless ``format`` says jsonl).
-    Columns: path, label, probability, one p_<class> a class, error. In the row of an image that could not be read,
-    error has the reason and label and numbers are empty (null in Parquet and JSON); elsewhere error is "". True
-    labels are not in this table.
+    Columns: ``table_columns``. A prediction set is its classes, most probable first, separated by semicolons. In the
+    row of an image that could not be read, error has the reason and all but path is empty (null in Parquet and JSON);
+    elsewhere error is "". True labels are not in this table.
 
     Batches are written as they come and never kept, apart from Parquet's row groups of 65,536 rows. A file
     appears when all is written: whatever ends the work early leaves nothing behind, and an older file as it was.
@@ -96,16 +101,16 @@ def write_table(
 
 def _write_batches(batches: Iterable[Predictions], write: _Write) -> int:
     rows = 0
-    class_names = None
+    kind: tuple[tuple[str, ...], bool] | None = None
     for batch in batches:
-        if class_names is not None and batch.class_names != class_names:
-            raise DataError("the batches of predictions disagree about the classes")
-        class_names = batch.class_names
+        if kind not in (None, (batch.class_names, batch.trust is not None)):
+            raise DataError("the batches of predictions disagree about the classes, or about what they say")
+        kind = batch.class_names, batch.trust is not None
         if not np.isfinite(batch.probs[batch.readable]).all():
             raise DataError("the model gave a probability that is no number for an image that could be read")
         write(batch)
         rows += len(batch)
-    if class_names is None:
+    if kind is None:
         raise DataError("there are no predictions to write")
     return rows
 
@@ -137,28 +142,36 @@ def _text_writer(write_text: Callable[[str], Any], format: str) -> _Write:
     def write(batch: Predictions) -> None:
         nonlocal header_due
         buffer = io.StringIO()
+        columns = table_columns(batch.class_names, trust=batch.trust is not None)
         if format == "csv":
             writer = csv.writer(buffer, lineterminator="\n")
             if header_due:
-                writer.writerow(table_columns(batch.class_names))
+                writer.writerow(columns)
                 header_due = False
-            for name, label, probability, probs, error in _rows(batch):
-                numbers = [f"{value:.6g}" for value in probs] if probs else [""] * len(batch.class_names)
-                writer.writerow([name, label, "" if probability is None else f"{probability:.6g}", *numbers, error])
+            for row in _rows(batch):
+                writer.writerow([_csv(value) for value in row])
         else:
-            line = _json_template(table_columns(batch.class_names))
-            for name, label, probability, probs, error in _rows(batch):
-                numbers = ["null"] * (1 + len(batch.class_names))
-                if probability is not None:
-                    numbers = [f"{value:.6g}" for value in (probability, *probs)]
-                buffer.write(line % (_json(name), _json(label or None), *numbers, _json(error)))
+            line = _json_template(columns)
+            for row in _rows(batch):
+                buffer.write(line % tuple(_json(value) for value in row))
         write_text(buffer.getvalue())
 
     return write
 
 
-def _json(value: str | None) -> str:
-    return json.dumps(value, ensure_ascii=False)
+_Value = str | float | bool | None
+
+
+def _csv(value: _Value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+def _json(value: _Value) -> str:
+    return f"{value:.6g}" if type(value) is float else json.dumps(value, ensure_ascii=False)
 
 
 def _json_template(columns: list[str]) -> str:
@@ -166,16 +179,47 @@ def _json_template(columns: list[str]) -> str:
     return "{" + ", ".join(f"{_json(name).replace('%', '%%')}: %s" for name in columns) + "}\n"
 
 
-def _rows(batch: Predictions) -> Iterator[tuple[str, str, float | None, list[float], str]]:
-    """path, label, probability, all probabilities (none where unreadable), error."""
+def _rows(batch: Predictions) -> Iterator[list[_Value]]:
+    """The values of each row in the order of ``table_columns``, None for what an unreadable image does not have."""
     names = [as_utf8(name) for name in batch.class_names]
-    best = batch.predicted
     errors = batch.errors or [""] * len(batch)
-    for name, k, probs, error in zip(batch.ids, best.tolist(), batch.probs.tolist(), errors, strict=True):
+    trusted = _trust_columns(batch)
+    empty: list[_Value] = [None] * len(names)
+    for place, (k, probs) in enumerate(zip(batch.predicted.tolist(), batch.probs.tolist(), strict=True)):
+        extra = [column[place] for column in trusted]
         if k < 0:
-            yield as_utf8(name), "", None, [], as_utf8(error)
+            yield [as_utf8(batch.ids[place]), None, None, *extra, *empty, as_utf8(errors[place])]
         else:
-            yield as_utf8(name), names[k], probs[k], probs, ""
+            yield [as_utf8(batch.ids[place]), names[k], probs[k], *extra, *probs, ""]
+
+
+def _trust_columns(batch: Predictions) -> list[list[_Value]]:
+    """TRUST_COLUMNS of a batch, None in the rows of unreadable images; no columns where the model says nothing."""
+    trust = batch.trust
+    if trust is None:
+        return []
+    readable = batch.readable
+    columns: list[Sequence[_Value]] = [
+        prediction_set_names(batch),
+        trust.in_distribution.tolist(),
+        trust.ood_score.tolist(),
+        trust.doubt.tolist(),
+        trust.review_reason,
+        trust.morphology,
+    ]
+    return [[value if ok else None for value, ok in zip(column, readable, strict=True)] for column in columns]
+
+
+def prediction_set_names(batch: Predictions) -> list[str]:
+    """The classes of each prediction set, most probable first, separated by semicolons; "" for an unreadable image."""
+    if batch.trust is None:
+        return [""] * len(batch)
+    names = [as_utf8(name) for name in batch.class_names]
+    order = np.argsort(-batch.probs, axis=1, kind="stable")
+    return [
+        ";".join(names[k] for k in ranked if chosen[k])
+        for ranked, chosen in zip(order.tolist(), batch.trust.prediction_sets.tolist(), strict=True)
+    ]
 
 
 @contextmanager
@@ -216,7 +260,14 @@ def _arrow(batch: Predictions) -> pa.Table:
         pa.array([as_utf8(name) for name in batch.ids], pa.string()),
         pa.array([None if k < 0 else names[k] for k in best.tolist()], pa.string()),
         pa.array(top, pa.float32(), mask=unread),
+        *(
+            pa.array(column, kind)
+            for column, kind in zip(_trust_columns(batch), _TRUST_TYPES, strict=batch.trust is not None)
+        ),
         *(pa.array(np.ascontiguousarray(batch.probs[:, k]), pa.float32(), mask=unread) for k in range(len(names))),
         pa.array([as_utf8(error) for error in batch.errors] or [""] * len(batch), pa.string()),
     ]
-    return pa.table(columns, names=table_columns(batch.class_names))
+    return pa.table(columns, names=table_columns(batch.class_names, trust=batch.trust is not None))
+
+
+_TRUST_TYPES = (pa.string(), pa.bool_(), pa.float32(), pa.float32(), pa.string(), pa.string())

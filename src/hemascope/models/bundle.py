@@ -7,13 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hemascope.config import ModelConfig, Preparation
 from hemascope.errors import BundleError, ConfigError
-from hemascope.models.bundle_files import WEIGHTS_FILE, read_bundle_files, read_state, write_bundle_files
+from hemascope.models.bundle_files import (
+    BUNDLE_FILES,
+    TRUST_FILE,
+    WEIGHTS_FILE,
+    Arrays,
+    read_arrays,
+    read_bundle_files,
+    read_state,
+    write_bundle_files,
+)
 from hemascope.models.shipped import locate, shipped_names
 
 if TYPE_CHECKING:
     from hemascope.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class TrustParts:
+    """What was fitted to say how far to believe a model: numbers and names, and arrays. See ``assessment``."""
+
+    record: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -23,7 +43,7 @@ class ModelBundle:
     config        the network: backbone and head
     class_names   K names, in the order of the logits
     preparation   what images must go through before the network
-    calibration   temperature and cuts fitted on the calibration split, or None
+    calibration   temperature and cuts fitted on the calibration split, or None; its arrays are in ``trust``
     provenance    where it came from: data, versions, seed
     weights       the safetensors file
     sha256        its digest: the identity of the model
@@ -38,6 +58,14 @@ class ModelBundle:
     weights: Path
     sha256: str
     views: tuple[str, ...] = ()
+
+    @property
+    def trust(self) -> TrustParts | None:
+        """``calibration`` with its arrays, read anew; None where they were never fitted. Raises BundleError."""
+        path = self.weights.parent / TRUST_FILE
+        if self.calibration is None or not path.exists():
+            return None
+        return TrustParts(self.calibration, read_arrays(path))
 
     def build(self) -> Classifier:
         """The network with its weights, in evaluation mode on the CPU. Needs nothing but the bundle.
@@ -83,6 +111,26 @@ def save_bundle(
         preparation=preparation,
         calibration=calibration,
         provenance=provenance,
+    )
+
+
+def rewrite_bundle(bundle: ModelBundle, *, calibration: Mapping[str, Any], trust: Arrays) -> None:
+    """The same weights in the same place with another calibration; other files beside them stay.
+
+    Raises OutputError, BundleError; the bundle is then as it was.
+    """
+    folder = bundle.weights.parent
+    write_bundle_files(
+        folder,
+        read_state(bundle.weights),
+        config=bundle.config,
+        class_names=bundle.class_names,
+        preparation=bundle.preparation,
+        calibration=dict(calibration),
+        provenance=dict(bundle.provenance),
+        views=bundle.views,
+        trust=trust,
+        keep=[file for file in sorted(folder.iterdir()) if file.is_file() and file.name not in BUNDLE_FILES],
     )
 
 

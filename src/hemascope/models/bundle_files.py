@@ -2,17 +2,21 @@
 
 model.safetensors   every parameter and buffer; no pickle
 bundle.json         what is needed to build the network, prepare images and read its output
-SHA256SUMS          digests of both, in the form ``sha256sum --check`` reads
+trust.safetensors   arrays that say how far to believe it, where they have been fitted; see ``assessment``
+SHA256SUMS          digests of them all, in the form ``sha256sum --check`` reads
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hemascope.atomic import atomic_folder
@@ -23,7 +27,11 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS_FILE, RECORD_FILE, SUMS_FILE = "model.safetensors", "bundle.json", "SHA256SUMS"
+TRUST_FILE = "trust.safetensors"
+BUNDLE_FILES = (WEIGHTS_FILE, RECORD_FILE, TRUST_FILE, SUMS_FILE)
 _RECORD_LIMIT = 16 * 2**20
+_TRUST_LIMIT = 256 * 2**20
+Arrays = Mapping[str, NDArray[np.generic]]
 _ADVICE = "Copy the bundle again from its source, or train again."
 
 
@@ -73,10 +81,14 @@ def write_bundle_files(
     calibration: dict[str, Any] | None,
     provenance: dict[str, Any],
     views: tuple[str, ...] = (),
+    trust: Arrays | None = None,
+    keep: Sequence[Path] = (),
 ) -> None:
-    """Write the three files as one folder, replacing what was there only when all of them are whole.
+    """Write the files as one folder, replacing what was there only when all of them are whole.
 
     views  test-time views the model predicts with where nobody asks for others
+    trust  arrays that belong to ``calibration``
+    keep   other files to copy into the folder
 
     Raises OutputError where it cannot be written, BundleError where calibration or provenance are not JSON.
     """
@@ -113,8 +125,23 @@ def write_bundle_files(
         except (ValueError, TypeError, RecursionError) as error:
             raise BundleError(f"calibration and provenance of a bundle must be JSON: {error}") from error
         (temporary / RECORD_FILE).write_text(text, encoding="utf-8", newline="\n")
-        sums = f"{_sha256(temporary / RECORD_FILE)}  {RECORD_FILE}\n{digest}  {WEIGHTS_FILE}\n"
+        if trust is not None:
+            _write_arrays(temporary / TRUST_FILE, trust)
+        for file in keep:
+            shutil.copy(file, temporary)
+        names = (RECORD_FILE, WEIGHTS_FILE, *(() if trust is None else (TRUST_FILE,)))
+        sums = "".join(f"{digest if name == WEIGHTS_FILE else _sha256(temporary / name)}  {name}\n" for name in names)
         (temporary / SUMS_FILE).write_text(sums, encoding="ascii", newline="\n")
+
+
+def _write_arrays(path: Path, arrays: Arrays) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
+    except SafetensorError as error:
+        raise OutputError(f"cannot write {path}: {error}. Free some space or choose another place.") from error
 
 
 def read_bundle_files(path: Path, shipped_names: Sequence[str] = ()) -> tuple[Path, BundleRecord]:
@@ -128,6 +155,11 @@ def read_bundle_files(path: Path, shipped_names: Sequence[str] = ()) -> tuple[Pa
         content = record_file.read_bytes()
         _compare(record_file, sums[RECORD_FILE], hashlib.sha256(content).hexdigest())
         found = _sha256(folder / WEIGHTS_FILE)
+        trust = folder / TRUST_FILE
+        if TRUST_FILE in sums:
+            _compare(trust, sums[TRUST_FILE], _sha256(trust))
+        elif trust.exists():
+            raise BundleError(f"{trust} is not among the digests of {folder / SUMS_FILE}. {_ADVICE}")
     except OSError as error:
         raise BundleError(
             f"cannot read the bundle {folder}: {error.filename}: {error.strerror or error}. {_ADVICE}"
@@ -162,6 +194,19 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise BundleError(f"{path} is not a whole safetensors file: {error}. {_ADVICE}") from error
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a bundle's ``trust.safetensors``. Raises BundleError where it is not one, or too large."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        if path.stat().st_size > _TRUST_LIMIT:
+            raise BundleError(f"{path} is larger than {_TRUST_LIMIT >> 20} MiB. {_ADVICE}")
+        return dict(load_file(path))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path} is not a whole safetensors file: {error}. {_ADVICE}") from error
+
+
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes in a safetensors file; neither the numbers nor torch are loaded. Raises BundleError."""
     from safetensors import SafetensorError, safe_open
@@ -179,9 +224,12 @@ def _read_sums(path: Path) -> dict[str, str]:
         sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
     except ValueError as error:
         raise BundleError(f"{path} is not a list of SHA-256 digests. {_ADVICE}") from error
-    missing = {RECORD_FILE, WEIGHTS_FILE} - sums.keys()
-    if missing or len(sums) != 2:
-        raise BundleError(f"{path} must hold the digests of {RECORD_FILE} and {WEIGHTS_FILE} alone. {_ADVICE}")
+    needed = {RECORD_FILE, WEIGHTS_FILE}
+    if not needed <= sums.keys() <= needed | {TRUST_FILE}:
+        raise BundleError(
+            f"{path} must hold the digests of {RECORD_FILE}, {WEIGHTS_FILE} and, where there is one, {TRUST_FILE} "
+            f"alone. {_ADVICE}"
+        )
     return sums
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,27 @@ from hemascope.errors import UsageError
 from hemascope.models.bundle import ModelBundle
 
 
+class Outputs(NamedTuple):
+    """What networks say about N images.
+
+    logits, probs  float32 (N, K)
+    features       float32 (N, D), mean over the views
+    agreement      float32 (N,): share of the views that name the most probable class
+    """
+
+    logits: Tensor
+    probs: Tensor
+    features: Tensor
+    agreement: Tensor
+
+
 @dataclass
 class Member:
     """One network of an ensemble.
 
-    views  of the image, the image itself among them; their logits are averaged
-    order  int64 (K,): this network's column of each class of the first one's list, or None where they are alike
+    network  gives logits and features, as ``inference.WithFeatures`` does
+    views    of the image, the image itself among them; their logits are averaged
+    order    int64 (K,): this network's column of each class of the first one's list, or None where they are alike
     """
 
     network: nn.Module
@@ -25,24 +41,29 @@ class Member:
     views: tuple[Callable[[Tensor], Tensor], ...]
     order: Tensor | None = None
 
-    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 3, S, S) to logits and probabilities, float32 (B, K)."""
-        logits: Tensor = torch.stack([self.network(view(images)).float() for view in self.views]).mean(dim=0)
+    def outputs(self, images: Tensor) -> Outputs:
+        """Of uint8 (B, 3, S, S)."""
+        seen = [self.network(view(images)) for view in self.views]
+        each = torch.stack([logits.float() for logits, _ in seen])
         if self.order is not None:
-            logits = logits[:, self.order.to(logits.device)]
-        return logits, (logits / self.temperature).softmax(dim=1)
+            each = each[:, :, self.order.to(each.device)]
+        logits = each.mean(dim=0)
+        agreement = (each.argmax(dim=2) == logits.argmax(dim=1)).float().mean(dim=0)
+        features = torch.stack([features.float() for _, features in seen]).mean(dim=0)
+        return Outputs(logits, (logits / self.temperature).softmax(dim=1), features, agreement)
 
 
-def combined(outputs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Logits and probabilities of the whole: one member's own; of several the mean of the probabilities.
+def combined(outputs: Sequence[Outputs]) -> Outputs:
+    """The whole: one member's own; of several the mean of the probabilities, and the first one's features.
 
     Probabilities are averaged over networks (Lakshminarayanan, Pritzel, Blundell 2017); the logits given are then the
     logarithms of that mean, so that their softmax is what was averaged.
     """
     if len(outputs) == 1:
         return outputs[0]
-    probs = torch.stack([probs for _, probs in outputs]).mean(dim=0)
-    return probs.clamp_min(1e-12).log(), probs
+    probs = torch.stack([one.probs for one in outputs]).mean(dim=0)
+    agreement = torch.stack([one.agreement for one in outputs]).mean(dim=0)
+    return Outputs(probs.clamp_min(1e-12).log(), probs, outputs[0].features, agreement)
 
 
 def check_members(bundles: Sequence[ModelBundle]) -> None:

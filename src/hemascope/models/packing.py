@@ -63,6 +63,7 @@ def write_packed(
     if half:
         state, kept = halved(state)
     packed = {"precision": "fp16" if half else "fp32", "kept_whole": kept, "made_of_sha256": bundle.sha256}
+    fitted = bundle.trust
     write_bundle_files(
         folder,
         state,
@@ -72,5 +73,6 @@ def write_packed(
         calibration=None if bundle.calibration is None else dict(bundle.calibration),
         provenance={**bundle.provenance, "packed": packed, **provenance},
         views=bundle.views if views is None else views,
+        trust=None if fitted is None else fitted.arrays,
     )
     return kept

@@ -24,7 +24,7 @@ from hemascope.uncertainty.binomial import proportion
 
 ASSUMPTIONS = (
     "The promise holds for cells like those the cuts were fitted on: of the same laboratory, stain and scanner, in no "
-    "particular order. It is kept on average over many cells, and with cuts for each class on average within each class; "
+    "particular order. It is kept on average over many cells, and with cuts for each class on average within each; "
     "it says nothing of one cell. Under another stain, in a blurred picture or with another kind of patient it is void."
 )
 """What must be true for the coverage, in words for a laboratory."""

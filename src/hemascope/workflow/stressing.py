@@ -100,13 +100,13 @@ def stress(
     cells = with_classes_of(
         bundle.class_names, cells_of(data, config, format=format, class_names=class_names, progress=progress)
     )
-    rows, chosen, notes = _rows(folder, cells, part)
+    rows, chosen, notes = tested_rows(folder, cells, part)
     known = known_content(folder, cells)
     if known is not None and known[rows].any():
         notes.append(familiar(int(known[rows].sum()), len(rows)))
         progress.warn(notes[-1])
     if limit is not None and limit < len(rows):
-        rows = _fewer(cells, rows, limit)
+        rows = fewer(cells, rows, limit)
         notes.append(f"{len(rows):,} cells drawn from the classes in proportion, not all of them.")
     ids, labels = [str(cells.ids[row]) for row in rows], cells.labels[rows].astype(np.int64)
     relative_to = _baseline(baseline, plan, ids, labels, bundle.class_names, seed)  # damage is said before the work
@@ -177,7 +177,7 @@ def default_folder(predictor: Predictor, name: str) -> Path:
     return predictor.folder / name
 
 
-def _rows(folder: Path, cells: CellDataset, part: str | None) -> tuple[NDArray[np.intp], str, list[str]]:
+def tested_rows(folder: Path, cells: CellDataset, part: str | None) -> tuple[NDArray[np.intp], str, list[str]]:
     """Labelled rows of the part asked for, its name, and what a reader should know."""
     labelled = cells.labels != UNLABELLED
     splits, why = None, "the model brings no split"
@@ -196,7 +196,7 @@ def _rows(folder: Path, cells: CellDataset, part: str | None) -> tuple[NDArray[n
     return np.flatnonzero(keep), part, [] if splits is not None else [f"All labelled cells were used: {why}."]
 
 
-def _fewer(cells: CellDataset, rows: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
+def fewer(cells: CellDataset, rows: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
     """``limit`` rows, each class in proportion and at least one of each, drawn with a fixed seed."""
     if limit < 1:
         raise UsageError(f"a limit must be at least 1, found {limit}")
