@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
@@ -142,7 +144,10 @@ def _fit_one(
     truth = values[choose]
     best: tuple[float, _Fit] | None = None
     for inverse in INVERSE_L2:
-        model = LogisticRegression(C=inverse, max_iter=500).fit(reduced[fit], values[fit])
+        with warnings.catch_warnings():
+            # A fit that is cut off is one more regularised candidate, judged like the others on cells it has not seen.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = LogisticRegression(C=inverse, max_iter=500).fit(reduced[fit], values[fit])
         weight, bias = _full(model, len(vocabulary))
         logits = reduced[choose] @ weight.T + bias
         temperature = _temperature(logits, truth)
