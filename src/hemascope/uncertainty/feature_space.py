@@ -33,6 +33,21 @@ class Directions:
     basis: Floats
     spread: Floats | None = None
 
+    @classmethod
+    def restored(cls, centre: Numbers, basis: Numbers, spread: Numbers | None = None) -> Directions:
+        """From a basis rounded to float16: made orthonormal again, as near to it as can be (Löwdin 1950).
+
+        Without it the difference of two squared norms would hold the rounding, which is more than many a residual.
+        """
+        rough = np.asarray(basis, dtype=np.float64)
+        values, vectors = np.linalg.eigh(rough @ rough.T)
+        right = (vectors / np.sqrt(np.maximum(values, 1e-6))) @ vectors.T @ rough
+        return cls(
+            np.asarray(centre, dtype=np.float32),
+            right.astype(np.float32),
+            None if spread is None else np.asarray(spread, dtype=np.float32),
+        )
+
     def project(self, features: Numbers) -> tuple[Floats, Floats]:
         """Features (N, D) to coordinates (N, P) and lengths of what is outside the directions (N,)."""
         centred = np.asarray(features, dtype=np.float32) - self.centre

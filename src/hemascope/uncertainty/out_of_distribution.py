@@ -105,7 +105,7 @@ def fit_detector(
 
     centre = _origin(features.shape[1], head_weight, head_bias)
     basis = principal_directions(features[rows] - centre, components)
-    directions = Directions(centre, basis.astype(np.float32))
+    directions = Directions.restored(centre, basis)
     vectors, outside = directions.project(inside)
     units = _unit(*directions.project(features[rows]))[0]
     laws = fit_normal_laws(units, labels[rows], _unit(vectors, outside)[1], directions.outside_dimensions)
@@ -159,12 +159,12 @@ class Detector:
         def floats(name: str) -> Floats:
             return np.asarray(arrays[name], dtype=np.float32)
 
-        self._directions = Directions(floats("centre"), floats("basis"))
+        self._directions = Directions.restored(floats("centre"), floats("basis"))
         self._laws = NormalLaws(floats("class_means"), floats("whitening"), record.outside_variance)
         bank = floats("bank_vectors")
         self._bank = _unit(bank, np.zeros(len(bank), dtype=np.float32))[0]
         if record.early_width:
-            self._early = Directions(floats("early_centre"), floats("early_basis"), floats("early_spread"))
+            self._early = Directions.restored(floats("early_centre"), floats("early_basis"), floats("early_spread"))
             self._early_laws = NormalLaws(
                 floats("early_means"), floats("early_whitening"), record.early_outside_variance
             )
@@ -283,7 +283,7 @@ def _fit_early(
     # A column that never varies says nothing: in units of the others it must not become everything.
     spread = np.maximum(spread, max(1e-3 * float(np.median(spread)), 1e-6))
     basis = principal_directions((early - centre) / spread, EARLY_COMPONENTS)
-    directions = Directions(centre, basis.astype(np.float32), spread)
+    directions = Directions.restored(centre, basis, spread)
     vectors, _ = directions.project(early)
     laws = fit_normal_laws(vectors, labels, directions.project(inside)[1], directions.outside_dimensions)
     arrays: dict[str, NDArray[np.generic]] = {
