@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemascope.report.render_trust import class_rows, cost_rows, render_trust, shown_sets, verdict
+from hemascope.report.render_trust import class_rows, cost_rows, kinds, render_trust, shown_sets, thousandfold, verdict
 from hemascope.results import Estimate
 from hemascope.trust_results import (
     AttributeResult,
@@ -106,7 +106,7 @@ def full_report(**changes: object) -> TrustReport:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 8, 2051)
     doubt = rng.random(2051) ** 6
-    wrong = rng.random(2051) < 0.06 * doubt
+    wrong = rng.random(2051) < 0.4 * doubt**6
     predicted = np.where(wrong, (labels + rng.integers(1, 8, 2051)) % 8, labels)
     damage = ("Gaussian noise", "defocus", "JPEG", "stain", "motion blur", "one or two strong layers")
     queue = [measure_selective(doubt, wrong, condition="clean", title="as they are", resamples=50)]
@@ -247,7 +247,7 @@ def test_the_figures_are_on_the_page(whole: Page) -> None:
     assert "2,020 sets of 1 class, 31 sets of 2 classes." in shown["coverage"]
     assert "nearest neighbours" in shown["detection"]
     assert "two cells" in shown["detection"]
-    assert "2.0 % of the cells 41" in shown["review"]
+    assert "2 % of the cells 41" in shown["review"]
     assert "metamyelocyte (MMY)" in shown["subtypes"]
     assert "neutrophil (5), monocyte (1)" in re.sub(r" ([,)])", r"\1", shown["subtypes"])
     assert "91.2 %" in shown["attributes"]
@@ -256,8 +256,8 @@ def test_the_figures_are_on_the_page(whole: Page) -> None:
 
 
 def test_assumptions_stand_beside_every_coverage_figure(whole: Page) -> None:
-    """Once with the table by class, the figure, the table of all kinds, and the one under damage, and at the top."""
-    assert whole.text["coverage"].count(ASSUMED) == 4
+    """Above the table by class, with the figure by class, and with the figure under damage."""
+    assert whole.text["coverage"].count(ASSUMED) == 3
 
 
 def test_a_broken_promise_is_said(whole: Page) -> None:
@@ -269,6 +269,22 @@ def test_a_broken_promise_is_said(whole: Page) -> None:
     assert sets is not None
     kept = {row.name: row.kept for row in class_rows(sets, NAMES)}
     assert (kept["monocyte"], kept["ig"], kept["platelet"], kept["all cells"]) == (False, True, None, True)
+
+
+def test_small_areas_can_be_read() -> None:
+    """An area of 0.00125 is 1.25 thousandths, and an end that is not known stays so."""
+    found = thousandfold(Estimate(value=0.00125, low=0.001, n=9))
+    assert (found.value, found.low, found.high, found.n) == (1.25, 1.0, None, 9)
+
+
+def test_every_kind_of_set_has_its_row() -> None:
+    """Six kinds at three levels, and a gap where one was not measured."""
+    results = [one for one in full_report().coverage if one.condition == "clean"]
+    rows = kinds(results[:-1])
+    assert [name for name, _ in rows][:2] == ["LAC, one cut", "LAC, cuts for each class"]
+    assert [[one.level if one else None for one in row] for _, row in rows] == [[0.9, 0.95, 0.99]] * 5 + [
+        [0.9, 0.95, None]
+    ]
 
 
 def test_more_coverage_than_promised_breaks_nothing() -> None:
@@ -298,7 +314,7 @@ def test_the_verdict_in_words() -> None:
     assert "no cells are told apart with an AUROC of 0.997 or better" in said
     assert "Hardest of what is nearly such a cell: two cells, 0.830." in said
     row = report.selective[0].rows[2]
-    assert f"at the 2.0 % most doubtful cells sees {row.errors_caught} of {report.selective[0].errors} errors" in said
+    assert f"at the 2 % most doubtful cells sees {row.errors_caught} of {report.selective[0].errors} errors" in said
 
 
 def test_nothing_measured_is_said_so(tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def _view(report: TrustReport, assumptions: str) -> Mapping[str, object]:
         "verdict": verdict(report),
         "cards": cards(report),
         "assumptions": assumptions,
-        "methods": METHODS,
+        "share": share,
+        "thousandfold": thousandfold,
         "scores": SCORES,
         "distances": DISTANCES,
         "clean": clean,
@@ -109,17 +110,19 @@ def _view(report: TrustReport, assumptions: str) -> Mapping[str, object]:
         if clean is None
         else list(zip(report.class_names, clean.before.class_ece, clean.after.class_ece, strict=True)),
         "reliability": markup(reliability(report.calibration)),
-        "clean_sets": clean_sets,
+        "levels": sorted({one.level for one in clean_sets}),
+        "kinds": kinds(clean_sets),
         "damaged_sets": damaged_sets,
         "shown": shown,
         "class_rows": [] if shown is None else class_rows(shown, report.class_names),
+        "shown_kind": "" if shown is None else kind(shown),
         "set_sizes": "" if shown is None else set_sizes(shown),
         "class_coverage": markup(class_coverage(levels, report.class_names)),
         "damaged_coverage": markup(damaged_coverage(damaged_sets)),
         "score_names": list(dict.fromkeys(name for one in report.detection for name in one.auroc)),
         "detection": markup(detection(report.detection, report.ood_score)),
         "queue": queue,
-        "damaged_queues": [(one, review_row(one)) for one in damaged_queues],
+        "queues": [(one, review_row(one)) for one in (*([] if queue is None else [queue]), *damaged_queues)],
         "risk": markup(risk_curves(queue, damaged_queues[:_CURVES])),
         "curve_titles": [one.title for one in damaged_queues[:_CURVES]],
         "cost_rows": None if report.cost is None else cost_rows(report.cost),
@@ -139,6 +142,30 @@ def shown_sets(coverage: Sequence[CoverageResult]) -> CoverageResult | None:
         ),
         default=None,
     )
+
+
+def kind(one: CoverageResult) -> str:
+    """What the sets are made by, in words."""
+    return f"{METHODS[one.method]}, {'cuts for each class' if one.by_class else 'one cut'}"
+
+
+def kinds(results: Sequence[CoverageResult]) -> list[tuple[str, list[CoverageResult | None]]]:
+    """The results of each kind by level, rising; None where one was not measured."""
+    levels = sorted({one.level for one in results})
+    names = dict.fromkeys(kind(one) for one in results)
+    by = {(kind(one), one.level): one for one in results}
+    return [(name, [by.get((name, level)) for level in levels]) for name in names]
+
+
+def share(value: float) -> str:
+    """A share that somebody chose, without decimals nobody gave: ``95 %``, ``0.5 %``."""
+    return f"{100 * value:.6g}\N{NO-BREAK SPACE}%"
+
+
+def thousandfold(estimate: Estimate) -> Estimate:
+    """For areas that are a few thousandths."""
+    value, low, high = (None if one is None else 1000 * one for one in (estimate.value, estimate.low, estimate.high))
+    return Estimate(value=value, low=low, high=high, n=estimate.n)
 
 
 def class_rows(result: CoverageResult, class_names: Sequence[str]) -> list[Kept]:
@@ -204,7 +231,7 @@ def verdict(report: TrustReport) -> str:
     if shown is not None:
         word = "does so" if shown.kept else "falls short"
         sentences.append(
-            f"The set of classes that should hold the right one for {percent(shown.level)} of the cells {word}: it "
+            f"The set of classes that should hold the right one for {share(shown.level)} of the cells {word}: it "
             f"holds it for {percent(shown.coverage.value)}, with {number(shown.mean_size.value)} classes on average."
         )
         missed = [row.name for row in class_rows(shown, report.class_names)[1:] if row.kept is False]
@@ -220,7 +247,7 @@ def verdict(report: TrustReport) -> str:
     row = None if queue is None else review_row(queue)
     if queue is not None and row is not None:
         sentences.append(
-            f"A person who looks at the {percent(row.share)} most doubtful cells sees {row.errors_caught} of "
+            f"A person who looks at the {share(row.share)} most doubtful cells sees {row.errors_caught} of "
             f"{queue.errors} errors."
             if queue.errors
             else "No cell was named wrongly, so there was nothing to find for a person."
@@ -237,7 +264,7 @@ def cards(report: TrustReport) -> list[Card]:
         found.append(Card(number(ece.value), "expected calibration error", f"{interval(ece, False)} · before {before}"))
     shown = shown_sets(report.coverage)
     if shown is not None:
-        title = f"of the sets right, {percent(shown.level)} wanted"
+        title = f"of the sets right, {share(shown.level)} wanted"
         found.append(Card(percent(shown.coverage.value), title, interval(shown.coverage)))
         found.append(Card(number(shown.mean_size.value), "classes in a set, mean", interval(shown.mean_size, False)))
     far = lowest_auroc(report.detection, report.ood_score, "far")
@@ -247,7 +274,7 @@ def cards(report: TrustReport) -> list[Card]:
     row = None if queue is None else review_row(queue)
     if queue is not None and row is not None and queue.errors:
         found.append(
-            Card(percent(row.caught.value), f"of the errors in {percent(row.share)} of the cells", interval(row.caught))
+            Card(percent(row.caught.value), f"of the errors in {share(row.share)} of the cells", interval(row.caught))
         )
     if report.cost is not None:
         cost, right = report.cost.expected_cost, percent(report.cost.accuracy.value)
