@@ -254,7 +254,11 @@ def _max_logit(logits: Floats) -> Floats:
 
 
 def _msp(logits: Floats) -> Floats:
-    return np.asarray(-np.expm1(logits.max(axis=1) - logsumexp(logits, axis=1)), dtype=np.float32)
+    # From what the other classes have: one minus a probability near one would hold nothing but rounding.
+    others = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    others[np.arange(len(others)), logits.argmax(axis=1)] = 0.0
+    total = others.sum(axis=1)
+    return np.asarray(total / (1 + total), dtype=np.float32)
 
 
 _OF_LOGITS: Final = {"energy": _energy, "max_logit": _max_logit, "msp": _msp}
