@@ -28,9 +28,12 @@ CURVE_POINTS = 200
 """Most points of the curve that are kept: half of them in the last tenth, where the queue is."""
 
 VIEW_WEIGHT = 0.0
-"""What the share of views that name another class adds to a cell's doubt: nothing. Half of it or the whole sorts clean
-validation cells as well as none, give or take 5 %, and damaged ones worse (``benchmarks/review_queue.py``): the averaged
-probabilities hold what the views know. That views disagree is a reason for review of its own."""
+"""What the share of views that name another class adds to a cell's doubt: nothing.
+
+Half of it or the whole sorts clean validation cells as well as none, give or take 5 %, and damaged ones worse
+(``benchmarks/review_queue.py``): the averaged probabilities hold what the views know. That views disagree is a reason
+for review of its own.
+"""
 
 _ROUNDING = 1e-9
 """A fiftieth of 2,050 cells is 41, whatever 0.02 is in binary."""
