@@ -11,7 +11,8 @@ part or of the model's test part is fitted. On WBCAtt's test part the network ma
 class: how many is printed. The model's own test part is clean.
 
 --views   as the model predicts: 8 where it brings dihedral views of its own, else 1
---levels  "final" is what a Predictor has at hand; "all" adds mean and deviation of every stage of the network
+--levels  "final" is what the classifier's head is given; "stages" means and deviations of the maps of every stage of
+          the network, without it; "all" both
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def features_of(
     whole = load(cells, preparation=load_bundle(folder).preparation)
     described = collect(whole, load_splits(folder / "splits.json", whole).assignment, read_wbcatt(wbcatt))
     found = embed(whole.subset(described.rows), Embedder(run=folder, views=views))
-    vectors = found.level("final") if levels == "final" else found.vectors
+    start = found.levels[-1].start
+    vectors = {"final": found.vectors[:, start:], "stages": found.vectors[:, :start], "all": found.vectors}[levels]
     return described, vectors.astype(np.float32), whole.class_names
 
 
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("wbcatt", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--views", type=int, choices=VIEWS, default=8)
-    parser.add_argument("--levels", choices=("final", "all"), default="final")
+    parser.add_argument("--levels", choices=("final", "stages", "all"), default="final")
     options = parser.parse_args()
     try:
         described, features, names = features_of(
