@@ -147,7 +147,7 @@ def main() -> None:
     smallest = min(areas[name][0] for name in AVAILABLE)
     best = min((name for name in AVAILABLE if areas[name][0] <= EQUAL * smallest), key=lambda name: areas[name][1])
     seen = parts["test"]
-    chosen = doubt_of(seen.probs, seen.agreement)
+    chosen = doubt_of(seen.probs)
     assert np.allclose(chosen, CANDIDATES[CHOSEN](seen), atol=1e-6), "CHOSEN is not what doubt_of computes"
     test = measure_selective(chosen, seen.predicted != labels["test"], condition="clean", title="test part")
     header = ["doubt", "validation AURC × 10⁴", "caught at 2 %", "damaged AURC × 10⁴", "caught at 2 %"]

@@ -101,18 +101,24 @@ class Assessor:
             None if self.record.morphology is None else AttributeHead.from_saved(self.record.morphology, arrays)
         )
 
-    def assess(self, logits: Floats, probs: Floats, features: Floats, agreement: Floats) -> Trust:
-        """Of N images that were read: logits and probabilities (N, K), features (N, D), agreement of views (N,)."""
+    def early(self, stages: Floats) -> Floats | None:
+        """The columns of (N, E) that the detector goes by, None where it does not."""
+        width = self.detector.record.early_width
+        return stages[:, :width] if width else None
+
+    def assess(self, logits: Floats, probs: Floats, features: Floats, stages: Floats, agreement: Floats) -> Trust:
+        """Of N images that were read: as ``models.ensemble.Outputs``, float32."""
         sets = prediction_sets(probs, self.cuts)
-        score = self.detector.score(features, logits)
+        score = self.detector.score(features, logits, early=self.early(stages))
         inside = self.detector.in_distribution(score)
-        doubt = doubt_of(probs, agreement)
+        doubt = doubt_of(probs)
         predicted = probs.argmax(axis=1) if len(probs) else np.zeros(0, dtype=np.int64)
         words: Sequence[str] = [""] * len(probs)
         disagrees = np.zeros(len(probs), dtype=bool)
         if self.words is not None:
-            words = self.words.describe(features, self.class_names, predicted)
-            disagrees = self.words.disagrees(features, self.class_names, predicted)
+            described = described_by(features, stages)
+            words = self.words.describe(described, self.class_names, predicted)
+            disagrees = self.words.disagrees(described, self.class_names, predicted)
         reasons = review_reasons(
             out_of_distribution=~inside,
             set_larger_than_one=sets.sum(axis=1) > 1,
@@ -121,6 +127,15 @@ class Assessor:
             words_disagree=disagrees & inside,
         )
         return Trust(sets, score, inside, agreement.astype(np.float32), doubt, reasons, words)
+
+
+def described_by(features: Floats, stages: Floats) -> Floats:
+    """What words are told from: the stages (N, E), or the features (N, D) of a network that does not show them.
+
+    The features a head is given are made to name classes and have forgotten much of what a cell looks like
+    (benchmarks/morphology.py).
+    """
+    return stages if stages.shape[1] else features
 
 
 def review_reasons(**signs: NDArray[np.bool_]) -> list[str]:

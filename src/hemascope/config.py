@@ -231,6 +231,10 @@ class EvaluationConfig(_Section):
     bootstrap: int = Field(1000, ge=100, le=100_000, description="Bootstrap resamples behind each interval.")
     mistakes: int = Field(24, ge=0, le=200, description="Pictures in each gallery of mistakes.")
     batch_size: int = Field(256, ge=1, le=8192, description="Images at a time when predicting.")
+    calibrate: bool = Field(
+        True,
+        description="After training, fit on the calibration part what says how far to believe a prediction.",
+    )
 
 
 def default_stages() -> tuple[StageConfig, ...]:

@@ -16,7 +16,8 @@ from hemascope.cells import UNLABELLED, CellDataset
 from hemascope.errors import BundleError, DataError, UsageError
 from hemascope.models.bundle import ModelBundle, load_bundle
 from hemascope.models.ensemble import Member, check_members, class_order, combined
-from hemascope.models.inference import WithFeatures, inference_copy, traced
+from hemascope.models.features import WithFeatures
+from hemascope.models.inference import inference_copy, traced
 from hemascope.models.shipped import Located, hiding, locate
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
@@ -34,11 +35,12 @@ Inputs = str | Path | Sequence[str | Path] | NDArray[np.uint8] | CellDataset
 
 
 class _Said(NamedTuple):
-    """What the networks said about B images: logits, probs (B, K), features (B, D), agreement (B,), float32."""
+    """As ``models.ensemble.Outputs``, of B images in numpy."""
 
     logits: NDArray[np.float32]
     probs: NDArray[np.float32]
     features: NDArray[np.float32]
+    stages: NDArray[np.float32]
     agreement: NDArray[np.float32]
 
 
@@ -97,15 +99,18 @@ class Predictor:
             _check_own_views(bundle)
         networks = [inference_copy(one.build(), one.preparation.size).to(chosen) for one in bundles]
         self._width = networks[0].backbone.num_features
+        whole = [WithFeatures(network, one.preparation.size) for one, network in zip(bundles, networks, strict=True)]
+        self._early = whole[0].early
         self._members = [
             Member(
-                WithFeatures(network),
+                network,
                 _temperature(one),
                 (_as_it_is, *test_time_views(self.tta, one.provenance)),
                 class_order(one.class_names, bundle.class_names),
             )
-            for one, network in zip(bundles, networks, strict=True)
+            for one, network in zip(bundles, whole, strict=True)
         ]
+        self._stage_width = self._stages()
         self.assessor = self._assessor() if assess else None
         self._until_trace = TRACE_AFTER if chosen == "cpu" and self.runtime.precision == "fp32" else None
 
@@ -141,6 +146,18 @@ class Predictor:
     def class_names(self) -> tuple[str, ...]:
         """The K names, in the order of the logits."""
         return self.bundle.class_names
+
+    @property
+    def early(self) -> int:
+        """How many of the features of the stages are of the early ones."""
+        return self._early
+
+    def _stages(self) -> int:
+        """How many features the stages of the first network have."""
+        network, size = self._members[0].network, self.bundle.preparation.size
+        with torch.inference_mode():
+            probe = torch.zeros((1, 3, size, size), dtype=torch.uint8, device=self.runtime.device)
+            return int(network(probe)[2].shape[1])
 
     def _assessor(self) -> Assessor | None:
         if len(self._members) > 1 or self.tta != self.bundle.views:
@@ -202,6 +219,7 @@ class Predictor:
                 errors=errors,
                 trust=None if trust is None else trust.spread_out(readable),
                 features=_spread(said.features, readable) if features else None,
+                stages=_spread(said.stages, readable) if features else None,
                 view_agreement=_spread(said.agreement[:, None], readable)[:, 0] if features else None,
             )
 
@@ -250,6 +268,7 @@ class Predictor:
             said.probs,
             trust=self._trust(said),
             features=said.features if features else None,
+            stages=said.stages if features else None,
             view_agreement=said.agreement if features else None,
         )
 
@@ -260,7 +279,7 @@ class Predictor:
         """Of uint8 (N, S, S, 3); never more than a batch at a time."""
         if not len(images):
             none, classes = np.zeros((0, self._width), np.float32), np.zeros((0, len(self.class_names)), np.float32)
-            return _Said(classes, classes, none, np.zeros(0, np.float32))
+            return _Said(classes, classes, none, np.zeros((0, self._stage_width), np.float32), np.zeros(0, np.float32))
         if len(images) > self.batch_size:
             parts = [self._forward(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
             return _Said(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
@@ -384,12 +403,16 @@ def _spread(values: NDArray[np.float32], readable: NDArray[np.bool_]) -> NDArray
     return whole
 
 
+def _concatenated(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    """None where there are none, or one of them is None."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if parts and len(known) == len(parts) else None
+
+
 def joined(parts: Iterable[Predictions], class_names: tuple[str, ...]) -> Predictions:
     """Batches of predictions, without labels, as one."""
     found = list(parts)
     empty = np.empty((0, len(class_names)), dtype=np.float32)
-    features = [part.features for part in found if part.features is not None]
-    agreement = [part.view_agreement for part in found if part.view_agreement is not None]
     return Predictions(
         [name for part in found for name in part.ids],
         class_names,
@@ -397,8 +420,9 @@ def joined(parts: Iterable[Predictions], class_names: tuple[str, ...]) -> Predic
         np.concatenate([empty, *(part.probs for part in found)]),
         errors=[error for part in found for error in (part.errors or [""] * len(part))],
         trust=Trust.joined(part.trust for part in found),
-        features=np.concatenate(features) if found and len(features) == len(found) else None,
-        view_agreement=np.concatenate(agreement) if found and len(agreement) == len(found) else None,
+        features=_concatenated([part.features for part in found]),
+        stages=_concatenated([part.stages for part in found]),
+        view_agreement=_concatenated([part.view_agreement for part in found]),
     )
 
 

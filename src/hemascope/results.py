@@ -110,6 +110,7 @@ class Predictions:
     errors       N reasons why an image could not be read, "" where it could
     trust        what the model's calibration adds, or None where it has none
     features     float32 (N, D): what the head was given, mean over the views, or None where nobody asked
+    stages       float32 (N, E): what the stages of the network saw of the image as it is; with the features alone
     view_agreement  float32 (N,), as in Trust; with the features alone
     """
 
@@ -121,6 +122,7 @@ class Predictions:
     errors: Sequence[str] = ()
     trust: Trust | None = None
     features: NDArray[np.float32] | None = None
+    stages: NDArray[np.float32] | None = None
     view_agreement: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
@@ -150,6 +152,7 @@ class Predictions:
             errors=[self.errors[place] for place in places] if self.errors else (),
             trust=None if self.trust is None else self.trust.rows(places),
             features=taken(self.features),
+            stages=taken(self.stages),
             view_agreement=taken(self.view_agreement),
         )
 

@@ -21,6 +21,7 @@ from hemascope.cli.predict_verb import predict
 from hemascope.cli.result_verbs import compare, evaluate, report
 from hemascope.cli.stress_verb import stress
 from hemascope.cli.train_verbs import demo, train
+from hemascope.cli.trust_verbs import calibrate, trust
 
 
 @click.group(cls=HemascopeGroup, context_settings=HELP_SETTINGS)
@@ -43,7 +44,7 @@ def main(quiet: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _verb in (inspect, audit, clean, draw_map, augment, train, evaluate, stress, predict):
+for _verb in (inspect, audit, clean, draw_map, augment, train, evaluate, stress, calibrate, trust, predict):
     main.add_command(_verb)
 for _verb in (compare, soup, pack, models, report, config, demo):
     main.add_command(_verb)

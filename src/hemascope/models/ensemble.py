@@ -18,12 +18,14 @@ class Outputs(NamedTuple):
 
     logits, probs  float32 (N, K)
     features       float32 (N, D), mean over the views
+    stages         float32 (N, E), of the image as it is; E = 0 where the network does not show its stages
     agreement      float32 (N,): share of the views that name the most probable class
     """
 
     logits: Tensor
     probs: Tensor
     features: Tensor
+    stages: Tensor
     agreement: Tensor
 
 
@@ -31,8 +33,8 @@ class Outputs(NamedTuple):
 class Member:
     """One network of an ensemble.
 
-    network  gives logits and features, as ``inference.WithFeatures`` does
-    views    of the image, the image itself among them; their logits are averaged
+    network  gives logits, features and features of the stages, as ``features.WithFeatures`` does
+    views    of the image, the image itself first; their logits are averaged
     order    int64 (K,): this network's column of each class of the first one's list, or None where they are alike
     """
 
@@ -44,13 +46,13 @@ class Member:
     def outputs(self, images: Tensor) -> Outputs:
         """Of uint8 (B, 3, S, S)."""
         seen = [self.network(view(images)) for view in self.views]
-        each = torch.stack([logits.float() for logits, _ in seen])
+        each = torch.stack([logits.float() for logits, _, _ in seen])
         if self.order is not None:
             each = each[:, :, self.order.to(each.device)]
         logits = each.mean(dim=0)
         agreement = (each.argmax(dim=2) == logits.argmax(dim=1)).float().mean(dim=0)
-        features = torch.stack([features.float() for _, features in seen]).mean(dim=0)
-        return Outputs(logits, (logits / self.temperature).softmax(dim=1), features, agreement)
+        features = torch.stack([features.float() for _, features, _ in seen]).mean(dim=0)
+        return Outputs(logits, (logits / self.temperature).softmax(dim=1), features, seen[0][2].float(), agreement)
 
 
 def combined(outputs: Sequence[Outputs]) -> Outputs:
@@ -63,7 +65,7 @@ def combined(outputs: Sequence[Outputs]) -> Outputs:
         return outputs[0]
     probs = torch.stack([one.probs for one in outputs]).mean(dim=0)
     agreement = torch.stack([one.agreement for one in outputs]).mean(dim=0)
-    return Outputs(probs.clamp_min(1e-12).log(), probs, outputs[0].features, agreement)
+    return Outputs(probs.clamp_min(1e-12).log(), probs, outputs[0].features, outputs[0].stages, agreement)
 
 
 def check_members(bundles: Sequence[ModelBundle]) -> None:

@@ -18,9 +18,11 @@ from hemascope.cells import SPLIT_NAMES
 from hemascope.errors import RunError
 from hemascope.report.pictures import SampleRow, gallery_pictures, sample_rows
 from hemascope.results import Evaluation
+from hemascope.trust_results import TrustReport
 
 MEGABYTE = 1_000_000
-_SIZE_LIMITS = {"evaluation.json": 64, "manifest.json": 64, "config.toml": 1, "history.jsonl": 512}
+TRUST = "trust/trust.json"
+_SIZE_LIMITS = {"evaluation.json": 64, "manifest.json": 64, "config.toml": 1, "history.jsonl": 512, TRUST: 64}
 """Megabytes a record may have. Far beyond any real run; a file past it is not a record."""
 
 Count = Annotated[int, Field(ge=0, le=10**12)]
@@ -166,6 +168,7 @@ class RunRecords:
     samples: tuple[SampleRow, ...] = ()
     missing: tuple[str, ...] = ()
     cut_short: bool = False
+    trust: TrustReport | None = None
 
     @property
     def name(self) -> str:
@@ -216,6 +219,7 @@ def load_records(run: Path) -> RunRecords:
         _check_toml(run / "config.toml", config_text)
     history_text = _read(run, "history.jsonl")
     stages, notes, cut_short = _history(run / "history.jsonl", history_text or "")
+    trust_text = _read(run, TRUST)
     texts = {"manifest.json": manifest_text, "config.toml": config_text, "history.jsonl": history_text}
     return RunRecords(
         folder=run,
@@ -228,6 +232,7 @@ def load_records(run: Path) -> RunRecords:
         samples=sample_rows(run, evaluation.class_names),
         missing=tuple(name for name, text in texts.items() if text is None),
         cut_short=cut_short,
+        trust=None if trust_text is None else _parse(run / TRUST, trust_text, TrustReport),
     )
 
 

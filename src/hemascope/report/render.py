@@ -12,6 +12,8 @@ from typing import Any
 from hemascope.report import figures
 from hemascope.report.page import markup, page, write_page
 from hemascope.report.records import RunRecords, load_records
+from hemascope.report.render_trust import cards as trust_cards
+from hemascope.report.render_trust import verdict as trust_verdict
 from hemascope.report.wording import comparison_verdict, confusions, headline_split, verdict
 from hemascope.results import Comparison, Mistake, SplitEvaluation
 
@@ -33,6 +35,7 @@ _TIMING_TITLES = {
     "backward": "Backward passes",
     "optimizer": "Steps of the optimiser",
     "validation": "Validation",
+    "calibration": "Calibration",
     "evaluation": "Evaluation",
 }
 
@@ -137,6 +140,7 @@ def _report_view(records: RunRecords) -> dict[str, Any]:
                 _gallery(records, evaluation.certain_mistakes),
             ),
         ],
+        "trust": None if records.trust is None else (trust_verdict(records.trust), trust_cards(records.trust)),
         "timing": _timing(manifest.timing),
         "reproduce": _commands(records),
         "figures": {

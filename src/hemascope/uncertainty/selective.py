@@ -27,43 +27,29 @@ SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 CURVE_POINTS = 200
 """Most points of the curve that are kept: half of them in the last tenth, where the queue is."""
 
-VIEW_WEIGHT = 0.0
-"""What the share of views that name another class adds to a cell's doubt: nothing.
-
-Half of it or the whole sorts clean validation cells as well as none, give or take 5 %, and damaged ones worse
-(``benchmarks/review_queue.py``): the averaged probabilities hold what the views know. That views disagree is a reason
-for review of its own.
-"""
-
 _ROUNDING = 1e-9
 """A fiftieth of 2,050 cells is 41, whatever 0.02 is in binary."""
 
 
-def doubt_of(probs: NDArray[np.floating], view_agreement: NDArray[np.floating]) -> NDArray[np.float32]:
-    """What a review queue is sorted by, highest first: float32 (N,).
-
-    probs           (N, K), calibrated
-    view_agreement  (N,): share of the views that name the predicted class, 1 with one view
+def doubt_of(probs: NDArray[np.floating]) -> NDArray[np.float32]:
+    """What a review queue is sorted by, highest first: float32 (N,), of calibrated probabilities (N, K).
 
     How little the most probable class leads the second (margin sampling, Scheffer, Decomain, Wrobel 2001): 1 less the
-    difference of their probabilities, 0 to 1, plus VIEW_WEIGHT times the share of views that name another class. It is
-    summed from the other classes' probabilities: 1 minus the largest is 0 for every certain cell in float32. Chosen
-    among others by ``benchmarks/review_queue.py``. Raises DataError for shapes that do not fit and for values that are
-    not finite.
+    difference of their probabilities, 0 to 1. It is summed from the other classes' probabilities: 1 minus the largest
+    is 0 for every certain cell in float32. Chosen among others by ``benchmarks/review_queue.py``: adding the share of
+    views that name another class sorts clean validation cells no better and damaged ones worse, since the averaged
+    probabilities hold what the views know; that views disagree is a reason for review of its own. Raises DataError for
+    another shape and for values that are not finite.
     """
-    if probs.ndim != 2 or view_agreement.shape != probs.shape[:1]:
-        raise DataError(
-            f"probabilities must be (N, K) and the views' agreement (N,), found {probs.shape} and "
-            f"{view_agreement.shape}"
-        )
-    if not np.isfinite(probs).all() or not np.isfinite(view_agreement).all():
-        raise DataError("probabilities and agreement must be finite, found NaN: leave out unreadable images first")
+    if probs.ndim != 2:
+        raise DataError(f"probabilities must be (N, K), found {probs.shape}")
+    if not np.isfinite(probs).all():
+        raise DataError("probabilities must be finite, found NaN: leave out unreadable images first")
     if not probs.size:
         return np.zeros(len(probs), dtype=np.float32)
     others = np.array(probs, dtype=np.float64)
     others[np.arange(len(others)), probs.argmax(axis=1)] = 0.0
-    closeness = others.sum(axis=1) + others.max(axis=1)
-    return np.asarray(closeness + VIEW_WEIGHT * (1.0 - view_agreement), dtype=np.float32)
+    return np.asarray(others.sum(axis=1) + others.max(axis=1), dtype=np.float32)
 
 
 def risk_coverage(doubt: NDArray[np.floating], wrong: NDArray[np.bool_]) -> tuple[Floats, Floats]:

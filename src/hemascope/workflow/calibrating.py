@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hemascope.assessment import REVIEW_SHARE, TrustRecord
+from hemascope.assessment import REVIEW_SHARE, TrustRecord, described_by
 from hemascope.cells import UNLABELLED, CellDataset
 from hemascope.config import RunConfig
 from hemascope.data.splits import Splits, load_splits
@@ -27,6 +27,7 @@ from hemascope.workflow.evaluation import with_classes_of
 
 if TYPE_CHECKING:
     from hemascope.models.bundle import ModelBundle
+    from hemascope.morphology.collect import DescribedCells
 
 LEVELS = (0.99, 0.95, 0.90)
 """Of prediction sets, most demanding first. The sets shown are of the first that the calibration cells suffice for."""
@@ -132,9 +133,16 @@ def fit_trust(
     labels = cells.labels[rows].astype(np.int64)
     predictor = Predictor(bundle, device=device, batch_size=batch_size, assess=False)
 
-    def seen(chosen: NDArray[np.intp]) -> Predictions:
-        ids = [str(cells.ids[row]) for row in chosen]
-        return predictor.predict_images(_images(cells, chosen), ids, features=True, progress=progress)
+    described = None if words is None else _described(cells, splits, words)
+    bank = training_rows(cells, splits, seed)
+    wanted = [rows, bank] if described is None else [rows, bank, described.rows[_used(described)]]
+    looked = np.unique(np.concatenate(wanted))  # each cell once, whatever it is needed for
+    whole = predictor.predict_images(
+        _images(cells, looked), [str(cells.ids[row]) for row in looked], features=True, progress=progress
+    )
+
+    def seen(chosen: NDArray[np.integer]) -> Predictions:
+        return whole.rows(np.searchsorted(looked, chosen))
 
     said = seen(rows)
     assert said.features is not None and said.view_agreement is not None
@@ -146,20 +154,22 @@ def fit_trust(
         for by_class in (False, True)
         for level in LEVELS
     )
-    bank = training_rows(cells, splits, seed)
-    known = seen(bank).features
-    assert known is not None
+    known = seen(bank)
+    assert known.features is not None and known.stages is not None and said.stages is not None
+    early = predictor.early
     detector, arrays = fit_detector(
-        known,
+        known.features,
         cells.labels[bank].astype(np.int64),
         calibration_features=said.features,
         calibration_logits=said.logits,
+        early=known.stages[:, :early] if early else None,
+        calibration_early=said.stages[:, :early] if early else None,
         seed=seed,
     )
-    if words is None:
+    if described is None:
         morphology, more = _kept_words(bundle)
     else:
-        morphology, more = _fitted_words(cells, splits, words, seen, seed, progress)
+        morphology, more = _fitted_words(described, seen, cells.class_names, seed, progress)
     record = TrustRecord(
         fitted_on=len(rows),
         views=bundle.views,
@@ -167,14 +177,14 @@ def fit_trust(
         conformal=conformal,
         sets=_shown(conformal),
         detector=detector,
-        doubt_cut=float(np.quantile(doubt_of(probs, said.view_agreement), 1 - REVIEW_SHARE)),
+        doubt_cut=float(np.quantile(doubt_of(probs), 1 - REVIEW_SHARE)),
         bank_ids=tuple(str(cells.ids[row]) for row in bank),
         morphology=morphology,
     )
-    whole: dict[str, NDArray[np.generic]] = {**arrays, **more}
-    rewrite_bundle(bundle, calibration=record.model_dump(mode="json"), trust=whole)
+    fitted: dict[str, NDArray[np.generic]] = {**arrays, **more}
+    rewrite_bundle(bundle, calibration=record.model_dump(mode="json"), trust=fitted)
     folder = bundle.weights.parent
-    size = sum(array.nbytes for array in whole.values())
+    size = sum(array.nbytes for array in fitted.values())
     return Calibrated(load_bundle(folder).weights.parent, record, size)
 
 
@@ -191,28 +201,37 @@ def _kept_words(bundle: ModelBundle) -> _Words:
     }
 
 
+def _described(cells: CellDataset, splits: Splits, words: str | Path) -> DescribedCells:
+    """The cells that WBCAtt's tables describe."""
+    from hemascope.morphology.collect import collect
+    from hemascope.morphology.read_wbcatt import read_wbcatt
+
+    return collect(cells, splits.assignment, read_wbcatt(Path(words)))
+
+
+def _used(described: DescribedCells) -> NDArray[np.bool_]:
+    """Those that a head for words is made with: none of the model's test part is among them."""
+    return np.asarray(described.fit | described.choose | described.cut)
+
+
 def _fitted_words(
-    cells: CellDataset,
-    splits: Splits,
-    words: str | Path,
-    seen: Callable[[NDArray[np.intp]], Predictions],
+    described: DescribedCells,
+    seen: Callable[[NDArray[np.integer]], Predictions],
+    class_names: Sequence[str],
     seed: int,
     progress: Progress,
 ) -> _Words:
-    """A head for words from WBCAtt's tables; no cell of the test part is looked at."""
-    from hemascope.morphology.collect import collect
+    """A head for words, from what the network sees in the described cells."""
     from hemascope.morphology.fit import fit_attributes
-    from hemascope.morphology.read_wbcatt import read_wbcatt
 
-    described = collect(cells, splits.assignment, read_wbcatt(Path(words)))
-    used = described.fit | described.choose | described.cut
-    features = seen(described.rows[used].astype(np.intp)).features
-    assert features is not None
+    used = _used(described)
+    said = seen(described.rows[used])
+    assert said.features is not None and said.stages is not None
     return fit_attributes(
-        features,
+        described_by(said.features, said.stages),
         described.values[used],
         described.labels[used],
-        cells.class_names,
+        class_names,
         fit=described.fit[used],
         choose=described.choose[used],
         cut=described.cut[used],

@@ -24,10 +24,12 @@ from hemascope.evaluation.record import (
     save_evaluation,
     save_predictions,
 )
-from hemascope.manifest import evaluation_manifest, familiar
+from hemascope.evaluation.trust_measures import Seen, measured_trust
+from hemascope.manifest import evaluation_manifest, familiar, now
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
 from hemascope.report import render_report
+from hemascope.report.render_trust import render_trust
 from hemascope.results import Comparison, Evaluation, Predictions
 from hemascope.workflow.cells import Data, Rows, cells_of
 from hemascope.workflow.places import check_no_run, check_replaceable
@@ -184,7 +186,42 @@ def evaluate_parts(
             update={"mistakes_of": gallery_of, "worst_mistakes": worst, "certain_mistakes": certain}
         )
     save_evaluation(folder / "evaluation.json", evaluation)
+    _save_trust(folder, predictor, predictions.get(gallery_of), gallery_of, cells, config)
     return evaluation
+
+
+def _save_trust(
+    folder: Path,
+    predictor: Predictor,
+    predictions: Predictions | None,
+    part: str,
+    cells: CellDataset,
+    config: RunConfig,
+) -> None:
+    """Write ``trust/``: what the model says of itself, measured on the labelled cells of one part, and its page."""
+    target = folder / "trust"
+    # An older one would be of another model or other cells. What else somebody put there stays.
+    for name in ("trust.json", "report.html"):
+        (target / name).unlink(missing_ok=True)
+    if predictor.assessor is None or predictions is None or predictions.labels is None:
+        return
+    rows = np.flatnonzero(predictions.labels != UNLABELLED)
+    if not len(rows):
+        return
+    seen = Seen("clean", "as they are", predictions.labels[rows], predictions.rows(rows))
+    report = measured_trust([seen], predictor.assessor, resamples=config.evaluation.bootstrap, seed=config.seed)
+    report = report.model_copy(
+        update={
+            "model": predictor.name,
+            "model_sha256": predictor.bundle.sha256,
+            "part": part,
+            "data_source": cells.source,
+            "data_fingerprint": cells.fingerprint(),
+            "created": now(),
+        }
+    )
+    write_json(target / "trust.json", report.model_dump(mode="json"))
+    render_trust(report, target)
 
 
 def with_classes_of(class_names: Sequence[str], cells: CellDataset) -> CellDataset:

@@ -20,6 +20,7 @@ from hemascope.manifest import new_manifest, now
 from hemascope.progress import SILENT, Progress
 from hemascope.report import render_report
 from hemascope.results import Evaluation
+from hemascope.workflow.calibrating import fit_trust
 from hemascope.workflow.cells import Data, cells_of, sampled
 from hemascope.workflow.evaluation import Evaluated, evaluate_parts
 from hemascope.workflow.run_folder import check_folder, make_folder
@@ -53,8 +54,7 @@ def train(
 
     Raises DataError, ConfigError, RunError, TrainingError, OutputError.
     """
-    from hemascope.models.bundle import load_bundle, save_bundle
-    from hemascope.predict import Predictor
+    from hemascope.models.bundle import save_bundle
     from hemascope.runtime import barrier, start_runtime, stop_runtime
     from hemascope.training.loop import fit, start_network
     from hemascope.training.samples import save_samples
@@ -97,25 +97,15 @@ def train(
             )
             save_content(folder, cells, np.flatnonzero(np.isin(assignment.assignment, ("train", "validation"))))
             save_samples(folder / "samples", cells, assignment, config)
-            started = time.perf_counter()
-            evaluation = evaluate_parts(
-                folder,
-                Predictor(
-                    load_bundle(folder / "bundle"),  # as it was saved, so that what is measured is what is kept
-                    device=config.runtime.device,
-                    precision=config.runtime.precision,
-                    batch_size=config.evaluation.batch_size,
-                    threads=config.runtime.threads,
-                ),
-                cells,
-                _part_rows(assignment),
-                config,
-                progress,
-                gallery_of="test",
-            )
-            measuring = time.perf_counter() - started
+            calibrating, measuring, evaluation = _judged(folder, cells, assignment, config, progress)
             manifest["model"] = _describe_model(fitted.model, config)
-            seconds = {"loading": loading, **fitted.seconds, "evaluation": measuring, "total": time.time() - began}
+            seconds = {
+                "loading": loading,
+                **fitted.seconds,
+                "calibration": calibrating,
+                "evaluation": measuring,
+                "total": time.time() - began,
+            }
             manifest["timing"] = {name: round(value, 3) for name, value in seconds.items()}
             manifest |= {"price_epochs": round(fitted.price_epochs, 4), "best": fitted.best, "finished": now()}
             write_json(folder / "manifest.json", manifest)
@@ -128,6 +118,37 @@ def train(
     if not runtime.is_main:
         return Evaluated(folder, Evaluation(class_names=[], splits={}, bootstrap_resamples=0, seed=0), folder)
     return Evaluated(folder, evaluation, report)
+
+
+def _judged(
+    folder: Path, cells: CellDataset, assignment: Splits, config: RunConfig, progress: Progress
+) -> tuple[float, float, Evaluation]:
+    """Calibrate the saved bundle and measure it as it was saved; the seconds of both, and what was measured."""
+    from hemascope.models.bundle import load_bundle
+    from hemascope.predict import Predictor
+
+    device, batch_size = config.runtime.device, config.evaluation.batch_size
+    started = time.perf_counter()
+    if config.evaluation.calibrate:
+        fit_trust(
+            load_bundle(folder / "bundle"),
+            cells,
+            assignment,
+            device=device,
+            batch_size=batch_size,
+            seed=config.seed,
+            progress=progress,
+        )
+    calibrated = time.perf_counter()
+    predictor = Predictor(
+        load_bundle(folder / "bundle"),
+        device=device,
+        precision=config.runtime.precision,
+        batch_size=batch_size,
+        threads=config.runtime.threads,
+    )
+    evaluation = evaluate_parts(folder, predictor, cells, _part_rows(assignment), config, progress, gallery_of="test")
+    return calibrated - started, time.perf_counter() - calibrated, evaluation
 
 
 def demo(output: str | Path, *, progress: Progress = SILENT) -> TrainedRun:
