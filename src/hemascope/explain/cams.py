@@ -105,7 +105,8 @@ def predict_probs(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[
 
 def predict_classes(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The likeliest class of each image: int64 (N,)."""
-    return predict_probs(classifier, images).argmax(axis=1).astype(np.int64)
+    classes: NDArray[np.int64] = predict_probs(classifier, images).argmax(axis=1).astype(np.int64)
+    return classes
 
 
 def _library() -> types.ModuleType:
