@@ -11,7 +11,7 @@ from scipy.special import softmax as scipy_softmax
 from hemascope.errors import DataError
 
 LIMITS = (0.05, 20.0)
-"""A temperature beyond them comes from cells that are all right or all wrong, and says nothing of other cells."""
+"""A temperature beyond them comes from cells that are nearly all wrong, or logits without a scale."""
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float32]:
@@ -22,7 +22,8 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """The temperature of the least mean negative log-likelihood of labels (N,) under logits (N, K).
 
-    Where the likelihood has no finite optimum, as when every cell is named rightly, it ends at one of LIMITS. Raises
+    The targets are Platt's (1999): 1 in N + 2 of each is spread over all classes. A few cells that are all named rightly
+    would otherwise ask for a temperature of 0, and every cell to come would be called certain. Raises
     DataError without cells, for logits that are not finite, and for a label outside 0 to K - 1.
     """
     logits = np.asarray(logits, dtype=np.float64)
@@ -32,10 +33,12 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
         raise DataError("a temperature takes finite logits; leave unreadable images out")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise DataError(f"labels must lie in 0 to {logits.shape[1] - 1}, found {labels.min()} to {labels.max()}")
-    rows = np.arange(len(labels))
+    n, classes = logits.shape
+    targets = np.full(logits.shape, 1 / (n + 2) / classes)
+    targets[np.arange(n), labels] += 1 - 1 / (n + 2)
 
     def loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean())
+        return -float((targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
 
     low, high = np.log(LIMITS)
     # The loss is convex in 1 / temperature, so it has one dip in the logarithm as well.
