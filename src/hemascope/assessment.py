@@ -7,20 +7,18 @@ everywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from hemascope.errors import BundleError
+from hemascope.morphology.head import AttributeHead
 from hemascope.results import SavedRecord, Trust
 from hemascope.uncertainty.conformal import ConformalCuts, prediction_sets
 from hemascope.uncertainty.out_of_distribution import Detector
 from hemascope.uncertainty.selective import doubt_of
-
-if TYPE_CHECKING:
-    from hemascope.morphology.head import AttributeHead
 
 Floats = NDArray[np.float32]
 
