@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scipy.stats import beta
-
 from hemascope.results import Estimate
 
 
@@ -12,6 +10,8 @@ def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float,
 
     Of nothing (n = 0) nothing is known: 0 to 1.
     """
+    from scipy.stats import beta  # half a second, which prediction need not wait for
+
     tail = (1 - level) / 2
     low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
     high = 1.0 if successes == n else float(beta.ppf(1 - tail, successes + 1, n - successes))

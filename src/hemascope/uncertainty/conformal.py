@@ -14,7 +14,6 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import betabinom
 
 from hemascope.bootstrap import TAIL
 from hemascope.errors import DataError
@@ -174,6 +173,8 @@ def _law(count: int, level: float, n: int) -> tuple[float, float] | None:
     rank = math.ceil((count + 1) * level - 1e-9)
     if rank > count or not n:
         return None
+    from scipy.stats import betabinom  # half a second, which prediction need not wait for
+
     law = betabinom(n, rank, count + 1 - rank)
     return float(law.ppf(TAIL)) / n, float(law.ppf(1 - TAIL)) / n
 

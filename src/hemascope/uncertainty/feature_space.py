@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
-from sklearn.covariance import ledoit_wolf
 
 Floats = NDArray[np.float32]
 Numbers: TypeAlias = NDArray[np.floating[Any]]
@@ -60,7 +59,7 @@ class Directions:
     @property
     def outside_dimensions(self) -> int:
         """How many dimensions the directions leave out."""
-        return self.basis.shape[1] - self.basis.shape[0]
+        return int(self.basis.shape[1] - self.basis.shape[0])
 
 
 @dataclass(frozen=True)
@@ -119,6 +118,8 @@ def fit_normal_laws(
     vectors, labels = vectors[known], labels[known]
     present, places = np.unique(labels, return_inverse=True)
     means = np.stack([vectors[places == k].mean(axis=0, dtype=np.float64) for k in range(len(present))])
+    from sklearn.covariance import ledoit_wolf  # a second, which prediction need not wait for
+
     covariance, _ = ledoit_wolf(vectors - means[places], assume_centered=True)
     size = len(covariance)
     floor = 1e-6 * max(float(np.trace(covariance)) / size, 1e-12)

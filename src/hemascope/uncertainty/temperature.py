@@ -22,9 +22,9 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """The temperature of the least mean negative log-likelihood of labels (N,) under logits (N, K).
 
-    The targets are Platt's (1999): 1 in N + 2 of each is spread over all classes. A few cells that are all named rightly
-    would otherwise ask for a temperature of 0, and every cell to come would be called certain. Raises
-    DataError without cells, for logits that are not finite, and for a label outside 0 to K - 1.
+    The targets are Platt's (1999): 1 in N + 2 of each is spread over all classes. A few cells that are all named
+    rightly would otherwise ask for a temperature of 0, and every cell to come would be called certain. Raises DataError
+    without cells, for logits that are not finite, and for a label outside 0 to K - 1.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
