@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from hemascope.errors import BundleError
 from hemascope.morphology.head import AttributeHead
 from hemascope.results import SavedRecord, Trust
+from hemascope.similar import KnownCells
 from hemascope.uncertainty.conformal import ConformalCuts, prediction_sets
 from hemascope.uncertainty.out_of_distribution import Detector
 from hemascope.uncertainty.selective import doubt_of
@@ -79,6 +80,7 @@ class Assessor:
         where: object = "the bundle",
     ) -> None:
         self.class_names = tuple(class_names)
+        self._arrays, self._where = arrays, where
         try:
             self.record = TrustRecord.model_validate(record)
         except ValidationError as error:
@@ -97,6 +99,21 @@ class Assessor:
         self.detector = Detector.from_saved(self.record.detector, arrays)
         self.words = (
             None if self.record.morphology is None else AttributeHead.from_saved(self.record.morphology, arrays)
+        )
+
+    def known_cells(self) -> KnownCells:
+        """The training cells that the bundle keeps, to find the most similar ones among. Raises BundleError."""
+        vectors, labels = self._arrays["bank_vectors"], self._arrays["bank_labels"]
+        rows, ids = self._arrays.get("bank_rows"), self.record.bank_ids
+        if rows is None or len(rows) != len(vectors) or (len(rows) and not 0 <= rows.min() <= rows.max() < len(ids)):
+            raise BundleError(
+                f"the training cells in {self._where} do not fit their names. Fit it again with hemascope calibrate."
+            )
+        return KnownCells(
+            [ids[row] for row in rows.tolist()],
+            labels.astype(np.int64),
+            vectors.astype(np.float32),
+            self.class_names,
         )
 
     def early(self, stages: Floats) -> Floats | None:

@@ -40,6 +40,16 @@ def table_columns(class_names: tuple[str, ...], *, trust: bool = False) -> list[
     return [*first, *(f"p_{as_utf8(name)}" for name in class_names), "error"]
 
 
+def similar_csv(rows: Iterable[tuple[str, str, int, str, str, float]]) -> str:
+    """(path, label, rank, id, its label, distance) of each neighbour as CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "label", "rank", "similar_to", "its_label", "distance"])
+    for path, label, rank, name, its_label, distance in rows:
+        writer.writerow([as_utf8(path), as_utf8(label), rank, as_utf8(name), as_utf8(its_label), f"{distance:.6g}"])
+    return buffer.getvalue()
+
+
 def table_format(target: str | Path, format: str | None = None) -> str:
     """csv, parquet or jsonl: ``format`` where given, else by the target's ending; CSV for "-".
 
