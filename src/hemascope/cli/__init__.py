@@ -19,6 +19,7 @@ from hemascope.cli.manners import HELP_SETTINGS, HemascopeGroup
 from hemascope.cli.model_verbs import models, pack, soup
 from hemascope.cli.predict_verb import predict
 from hemascope.cli.result_verbs import compare, evaluate, report
+from hemascope.cli.shift_verb import shift
 from hemascope.cli.similar_verb import similar
 from hemascope.cli.stress_verb import stress
 from hemascope.cli.train_verbs import demo, train
@@ -47,7 +48,7 @@ def main(quiet: bool) -> None:
 
 for _verb in (inspect, audit, clean, draw_map, augment, train, evaluate, stress, calibrate, trust, predict):
     main.add_command(_verb)
-for _verb in (similar, compare, soup, pack, models, report, config, demo):
+for _verb in (shift, similar, compare, soup, pack, models, report, config, demo):
     main.add_command(_verb)
 
 __all__ = ["main"]

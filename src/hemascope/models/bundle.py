@@ -134,6 +134,21 @@ def rewrite_bundle(bundle: ModelBundle, *, calibration: Mapping[str, Any], trust
     )
 
 
+def copy_bundle(bundle: ModelBundle, folder: Path, *, calibration: Mapping[str, Any], trust: Arrays) -> None:
+    """The same weights in another place, with another calibration. Raises OutputError, BundleError."""
+    write_bundle_files(
+        folder,
+        read_state(bundle.weights),
+        config=bundle.config,
+        class_names=bundle.class_names,
+        preparation=bundle.preparation,
+        calibration=dict(calibration),
+        provenance={**bundle.provenance, "recalibrated_from": bundle.sha256},
+        views=bundle.views,
+        trust=trust,
+    )
+
+
 def load_bundle(folder: str | Path) -> ModelBundle:
     """The bundle in ``folder``, in the run folder it is, or shipped by that name, after its digests were checked.
 

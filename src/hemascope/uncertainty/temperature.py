@@ -10,7 +10,7 @@ from scipy.special import softmax as scipy_softmax
 
 from hemascope.errors import DataError
 
-LIMITS = (0.05, 20.0)
+LIMITS = (0.01, 100.0)
 """A temperature beyond them comes from cells that are nearly all wrong, or logits without a scale."""
 
 

@@ -18,8 +18,10 @@ from hemascope.errors import DataError, SplitError, UsageError
 from hemascope.morphology.head import PREFIX
 from hemascope.progress import SILENT, Progress
 from hemascope.results import Predictions
+from hemascope.shift.reference import MOST, fit_embedding, fit_reference
 from hemascope.uncertainty.conformal import ConformalCuts, fit_conformal
-from hemascope.uncertainty.out_of_distribution import fit_detector
+from hemascope.uncertainty.expected_accuracy import fit_expected_accuracy
+from hemascope.uncertainty.out_of_distribution import Detector, fit_detector
 from hemascope.uncertainty.selective import doubt_of
 from hemascope.uncertainty.temperature import fit_temperature, softmax
 from hemascope.workflow.cells import Data, Rows, cells_of, prepared_for, spread
@@ -28,6 +30,7 @@ from hemascope.workflow.evaluation import with_classes_of
 if TYPE_CHECKING:
     from hemascope.models.bundle import ModelBundle
     from hemascope.morphology.collect import DescribedCells
+    from hemascope.predict import Predictor
 
 LEVELS = (0.99, 0.95, 0.90)
 """Of prediction sets, most demanding first. The sets shown are of the first that the calibration cells suffice for."""
@@ -36,6 +39,12 @@ METHODS: Final = ("lac", "aps", "raps")
 
 BANK = 10_000
 """At most so many training cells stand for all: of what a new cell is near to, and how far."""
+
+ENOUGH_TO_DAMAGE = 50
+"""Calibration cells below which no expected accuracy is fitted: its error could not be told from chance."""
+
+DAMAGED = 200
+"""Calibration cells in each damaged set."""
 
 FEWEST = 20
 """Calibration cells below which nothing is fitted: not even a cut at 95 % is to be had from fewer than 19."""
@@ -170,6 +179,11 @@ def fit_trust(
         morphology, more = _kept_words(bundle)
     else:
         morphology, more = _fitted_words(described, seen, cells.class_names, seed, progress)
+    accuracy = None
+    if len(rows) >= ENOUGH_TO_DAMAGE:
+        accuracy = _fitted_accuracy(predictor, cells, rows, said, temperature, seed, progress)
+    shift = fit_reference(np.stack([cells.images[row] for row in spread_rows(cells, bank, MOST, seed)]))
+    shift_arrays = fit_embedding(Detector.from_saved(detector, arrays).project(said.features))
     record = TrustRecord(
         fitted_on=len(rows),
         views=bundle.views,
@@ -180,12 +194,44 @@ def fit_trust(
         doubt_cut=float(np.quantile(doubt_of(probs), 1 - REVIEW_SHARE)),
         bank_ids=tuple(str(cells.ids[row]) for row in bank),
         morphology=morphology,
+        shift=shift,
+        expected_accuracy=accuracy,
     )
-    fitted: dict[str, NDArray[np.generic]] = {**arrays, **more}
+    fitted: dict[str, NDArray[np.generic]] = {**arrays, **more, **shift_arrays}
     rewrite_bundle(bundle, calibration=record.model_dump(mode="json"), trust=fitted)
     folder = bundle.weights.parent
     size = sum(array.nbytes for array in fitted.values())
     return Calibrated(load_bundle(folder).weights.parent, record, size)
+
+
+def _fitted_accuracy(
+    predictor: Predictor,
+    cells: CellDataset,
+    rows: NDArray[np.intp],
+    said: Predictions,
+    temperature: float,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """What the expected accuracy of new cells is told from: calibration cells as they are, and damaged."""
+    from hemascope.workflow.damaging import POLICIES, ROUNDS, damaged_sets
+
+    few = spread_rows(cells, rows, DAMAGED, seed)
+    images, labels = np.stack([cells.images[row] for row in few]), cells.labels[few].astype(np.int64)
+    ids = [str(cells.ids[row]) for row in few]
+    sets = []
+    with progress.task("expected accuracy", len(POLICIES) * len(ROUNDS) * len(few), "images") as advance:
+        for _, damaged in damaged_sets(images, seed):
+            sets.append((softmax(predictor.predict_images(damaged, ids).logits, temperature), labels))
+            advance(len(few))
+    return fit_expected_accuracy(softmax(said.logits, temperature), cells.labels[rows].astype(np.int64), sets)
+
+
+def spread_rows(cells: CellDataset, rows: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:
+    """At most ``most`` of labelled rows, every class in turn, sorted."""
+    if len(rows) <= most:
+        return np.asarray(rows)
+    return np.asarray(np.sort(rows[spread(cells.labels[rows], seed)[:most]]))
 
 
 _Words = tuple[dict[str, Any] | None, dict[str, NDArray[np.generic]]]
@@ -244,9 +290,7 @@ def training_rows(cells: CellDataset, splits: Splits, seed: int) -> NDArray[np.i
     """Labelled cells of the training part, at most BANK, every class in turn, sorted."""
     rows = splits.indices("train")
     rows = rows[cells.labels[rows] != UNLABELLED]
-    if len(rows) <= BANK:
-        return np.asarray(rows)
-    return np.asarray(np.sort(rows[spread(cells.labels[rows], seed)[:BANK]]))
+    return spread_rows(cells, rows, BANK, seed)
 
 
 def _images(cells: CellDataset, rows: NDArray[np.intp]) -> Any:
