@@ -243,7 +243,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch, errors: list[str]) -> list[Any]:
         yield Predictions(ids, ("eosinophil", "ig"), probs, probs, errors=errors)
 
     module = ModuleType("hemascope.predict")
-    module.load_model = lambda run, **_: SimpleNamespace(predict_batches=predict_batches)  # type: ignore[attr-defined]
+    module.load_model = lambda run, **_: SimpleNamespace(assessor=None, predict_batches=predict_batches)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "hemascope.predict", module)
     return seen
 
