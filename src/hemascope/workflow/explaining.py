@@ -24,7 +24,7 @@ from hemascope.names import suggestion
 from hemascope.policies import Policy
 from hemascope.progress import SILENT, Progress
 from hemascope.report.render_explain import render_explain, save_overlay
-from hemascope.workflow.cells import cells_of, prepared_for
+from hemascope.workflow.cells import cells_of, prepared_for, spread
 from hemascope.workflow.evaluation import with_classes_of
 from hemascope.workflow.places import check_no_run, check_replaceable
 from hemascope.workflow.stressing import fewer, tested_rows
@@ -112,7 +112,7 @@ def explain(
     if part is None:
         asked = _streamed(predictor, inputs, limit, progress)
     else:
-        asked = _from_part(predictor, inputs, part, limit, format, class_names, progress)
+        asked = _from_part(predictor, inputs, part, limit, seed, format, class_names, progress)
     with atomic_folder(target) as temporary:
         cells, heat = _explained(predictor, classifier, asked, chosen, policy, seed, temporary, progress)
         report = ExplainReport(
@@ -190,6 +190,7 @@ def _from_part(
     inputs: Sequence[str | Path],
     part: str,
     limit: int,
+    seed: int,
     format: str | None,
     class_names: Sequence[str] | None,
     progress: Progress,
@@ -204,8 +205,10 @@ def _from_part(
     )
     rows, _, notes = tested_rows(predictor.folder, cells, part)
     if limit < len(rows):
-        notes.append(f"{limit:,} of {len(rows):,} cells were explained, drawn from the classes in proportion.")
-        rows = fewer(cells, rows, limit)[:limit]
+        some = fewer(cells, rows, limit)
+        some = np.sort(some[spread(cells.labels[some], seed)][:limit])  # with more classes than cells there are more
+        notes.append(f"{len(some):,} of {len(rows):,} cells were explained, drawn from the classes in proportion.")
+        rows = some
     return _Asked(
         [str(cells.ids[row]) for row in rows],
         np.stack([cells.images[row] for row in rows]),
