@@ -22,6 +22,7 @@ from hemascope.config_files import load_policy
 from hemascope.data.synthetic import write_synthetic_folder
 from hemascope.errors import DataError, HemascopeError, MissingExtraError, OutputError, SourceError, UsageError
 from hemascope.explain_results import CellExplanation, ExplainReport, MethodResult
+from hemascope.policies import Policy
 from hemascope.report.render_explain import overlay, render_explain, save_overlay, verdict
 from hemascope.workflow import explaining
 from hemascope.workflow.explaining import explain
@@ -138,11 +139,15 @@ def test_without_a_second_version_nothing_is_said_of_agreement(run: Path, images
 
 def test_a_part_of_a_labelled_set_brings_its_labels(run: Path, cells: Path, tmp_path: Path) -> None:
     """Cells are of the run's test part, at most as many as asked for, with their true names."""
-    split = json.loads((run / "splits.json").read_text())
+    assignment = json.loads((run / "splits.json").read_text())["assignment"]
     made = explain(run, [cells], output=tmp_path / "out", part="test", limit=4, augmented=None)
-    assert 1 <= len(made.report.cells) <= 4 and made.report.part == "test"
+    assert (
+        len({cell.true_label for cell in made.report.cells}) == 4 == len(made.report.cells)
+        and made.report.part == "test"
+    )
     assert all(cell.true_label == Path(cell.id).parts[-2] for cell in made.report.cells)
-    assert split and "Its label says" in made.page.read_text()
+    assert {assignment[cell.id] for cell in made.report.cells} == {"test"}
+    assert "Its label says" in made.page.read_text()
 
 
 def test_turning_is_undone_exactly() -> None:
@@ -163,6 +168,10 @@ def test_a_second_version_keeps_everything_in_its_place() -> None:
     np.testing.assert_array_equal(
         explaining._undone(same[0, ..., 0].astype(np.float32), turns[0]), picture[0, ..., 0].astype(np.float32)
     )
+    light = Policy.model_validate({"steps": [{"operation": "brightness", "strength": 0.5}, {"operation": "cutout"}]})
+    darker, turns = explaining._second_versions(picture, light, 3)
+    back = explaining._undone(darker[0, ..., 0].astype(np.float32), turns[0])
+    np.testing.assert_allclose(back, picture[0, ..., 0] / 2, atol=1.5)  # darker everywhere, and nothing cut out
 
 
 def test_an_overlay_leaves_the_cell_bare_where_the_map_is_empty() -> None:
@@ -229,7 +238,7 @@ def test_nothing_readable_is_an_error(run: Path, images: Path, tmp_path: Path) -
 
 
 def test_other_work_is_not_overwritten(run: Path, images: Path, tmp_path: Path) -> None:
-    """A folder that holds something else, and a run, stay as they are; an earlier explanation is replaced."""
+    """A folder that holds something else, and a run, stay as they are."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     for place in (tmp_path / "mine", run):

@@ -99,11 +99,9 @@ def explain(
 
 
 def line(cell: CellExplanation) -> str:
-    """One cell in a line: its name, and what each map is worth."""
+    """One cell in a line: its name, and what each map is worth; the reasons where there is one map alone."""
     from hemascope.report.wording import percent
 
-    maps = ", ".join(
-        f"{one.method} holds" if one.trustworthy else f"{one.method} fails ({'; '.join(one.reasons)})"
-        for one in cell.methods
-    )
-    return f"{cell.id}: {cell.label} {percent(cell.probability)}; {maps}"
+    maps = ", ".join(f"{one.method} {'holds' if one.trustworthy else 'fails'}" for one in cell.methods)
+    alone = cell.methods[0].reasons if len(cell.methods) == 1 else ()
+    return f"{cell.id}: {cell.label} {percent(cell.probability)}; {maps}" + (f": {'; '.join(alone)}" if alone else "")

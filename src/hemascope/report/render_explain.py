@@ -150,7 +150,7 @@ def _card(report: ExplainReport, method: str) -> Card:
     agrees = _mean(one.agreement for one in results)
     details = [f"better than chance: {better:,}", f"of the map in the cell: {percent(inside)}"]
     if agrees is not None:
-        details.append(f"agreement: {agrees:.2f}")
+        details.append(f"agreement: {agrees:.2f}".replace("-", "\N{MINUS SIGN}"))
     return Card(
         f"{report.holding(method):,} of {len(results):,}", f"hold by {TITLES.get(method, method)}", " · ".join(details)
     )
