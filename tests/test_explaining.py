@@ -274,7 +274,7 @@ def test_missing_grad_cam_is_said_before_the_work(tmp_path: Path, monkeypatch: p
     """The install line is given even where the run is not there, so nothing was opened before."""
     monkeypatch.setattr(explaining, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r'pip install "hemascope\[explain\]"'):
-        explain("no_such_run", ["x.png"], output=tmp_path / "out")
+        explain("no_such_run", ["x.png"], output=tmp_path / "out", methods=("rise", "gradcam"))
     assert list(tmp_path.iterdir()) == []
 
 

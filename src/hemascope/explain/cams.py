@@ -1,4 +1,4 @@
-"""Class activation maps of prepared images, by the library grad-cam."""
+"""Maps of where a model looked: of its layers by the library grad-cam, and two that need no layer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,28 @@ import torch
 from numpy.typing import NDArray
 
 from hemascope.errors import DataError, MissingExtraError, UsageError
+from hemascope.explain.attribution import ATTRIBUTIONS
 from hemascope.explain.layers import last_spatial_layer
+from hemascope.explain.target import MarginTarget
 from hemascope.models.bundle import ModelBundle
 from hemascope.models.classifier import Classifier
 from hemascope.names import listed
 from hemascope.progress import SILENT, Progress
+from hemascope.torchvision_compat import import_torchvision
 
-METHODS = ("gradcam", "hirescam", "gradcam++", "scorecam")
+CAMS = ("gradcam", "hirescam", "gradcam++", "scorecam")
 """Grad-CAM (Selvaraju et al. 2017), HiResCAM (Draelos and Carin 2020), Grad-CAM++ (Chattopadhay et al. 2018),
 Score-CAM (Wang et al. 2020)."""
+
+METHODS = (*ATTRIBUTIONS, *CAMS)
+"""The first is the default: the fastest of those whose maps hold (benchmarks/explanations.py)."""
+
+DEFAULT = METHODS[0]
+
+LEAST_PLACES = 5
+"""A CAM is made of the last layer with so many places a side: 3 x 3 do not say where anything is."""
+
+MISSING = 'Class activation maps need grad-cam, which is not installed. Install it: pip install "hemascope[explain]"'
 
 _BATCH = 16
 _PROBES = 64
@@ -46,20 +59,21 @@ def explain_images(
     model: ModelBundle | Classifier,
     images: NDArray[np.uint8],
     *,
-    method: str = "gradcam",
+    method: str = DEFAULT,
     target: NDArray[np.int64] | None = None,
     progress: Progress = SILENT,
 ) -> Explanation:
     """Maps of prepared images, uint8 (N, S, S, 3), for the ``target`` classes, int (N,); None: those predicted.
 
-    A bundle is explained on the CPU, a classifier where it is, in fp32, without test-time views: a map is of one pass.
+    A bundle is explained on the CPU, a classifier where it is, in fp32. Explained is the margin of the class over the
+    others. A CAM is the mean over the image's eight symmetries, turned back (Score-CAM, which is slow, of one pass).
 
     Raises UsageError for an unknown method and a backbone without maps, DataError for images of another shape and
     targets that do not fit, MissingExtraError without grad-cam.
     """
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}; there are {listed(METHODS)}.")
-    library = _library()
+    library = check_library() if method in CAMS else None
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
         raise DataError(f"images must be uint8 (N, S, S, 3), found {images.dtype} {images.shape}")
     classifier = (model.build() if isinstance(model, ModelBundle) else model).eval()
@@ -67,25 +81,49 @@ def explain_images(
     chosen = predicted if target is None else np.asarray(target, dtype=np.int64)
     if chosen.shape != (len(images),):
         raise DataError(f"target must have one class for each of {len(images)} images, found shape {chosen.shape}")
-    size = images.shape[1]
-    layer = last_spatial_layer(classifier, size)
     heat = np.zeros(images.shape[:3], dtype=np.float32)
-    cam = _methods(library)[method](classifier, [layer.module], layer.channels_first)
-    step = 1 if method == "scorecam" else _BATCH  # Score-CAM runs one pass a channel
-    try:
-        with progress.task(f"explaining with {method}", len(images), "images") as advance, torch.enable_grad():
+    with progress.task(f"explaining with {method}", len(images), "images") as advance:
+        if library is None:
+            for row, (image, one) in enumerate(zip(images, chosen.tolist(), strict=True)):
+                heat[row] = ATTRIBUTIONS[method](classifier, image, one)
+                advance(1)
+            return Explanation(method, heat, chosen, "")
+        layer = last_spatial_layer(classifier, images.shape[1], least=LEAST_PLACES)
+        cam = _methods(library)[method](classifier, [layer.module], layer.channels_first)
+        step = 1 if method == "scorecam" else _BATCH  # Score-CAM runs one pass a channel
+        try:
             for start in range(0, len(images), step):
                 rows = slice(start, start + step)
-                # Gradients flow to the layer because the pixels ask for them; weights may be frozen.
-                pixels = pixels_of(images[rows], classifier).requires_grad_(True)
-                targets = [library.utils.model_targets.ClassifierOutputTarget(int(one)) for one in chosen[rows]]
-                heat[rows] = np.nan_to_num(cam(input_tensor=pixels, targets=targets))
-                advance(len(targets))
-    finally:
-        # Not the library's own context manager, which prints and swallows an IndexError.
-        cam.activations_and_grads.release()
-        classifier.zero_grad(set_to_none=True)
+                heat[rows] = _turned_mean(cam, classifier, images[rows], chosen[rows], alone=method == "scorecam")
+                advance(len(images[rows]))
+        finally:
+            # Not the library's own context manager, which prints and swallows an IndexError.
+            cam.activations_and_grads.release()
+            classifier.zero_grad(set_to_none=True)
     return Explanation(method, heat.clip(0, 1), chosen, layer.name)
+
+
+def _turned_mean(
+    cam: Callable[..., Any],
+    classifier: Classifier,
+    images: NDArray[np.uint8],
+    targets: NDArray[np.int64],
+    *,
+    alone: bool,
+) -> NDArray[np.float32]:
+    """The maps of a batch, mean over the eight symmetries of the square, each turned back; or of the images alone."""
+    total = np.zeros(images.shape[:3], dtype=np.float32)
+    views = [(False, 0)] if alone else [(mirrored, turns) for mirrored in (False, True) for turns in range(4)]
+    for mirrored, turns in views:
+        seen = np.rot90(images, turns, (1, 2))
+        seen = np.ascontiguousarray(seen[:, :, ::-1] if mirrored else seen)
+        with torch.enable_grad():
+            # Gradients flow to the layer because the pixels ask for them; weights may be frozen.
+            pixels = pixels_of(seen, classifier).requires_grad_(True)
+            found = np.nan_to_num(cam(input_tensor=pixels, targets=[MarginTarget(int(one)) for one in targets]))
+        found = found[:, :, ::-1] if mirrored else found
+        total += np.rot90(found, -turns, (1, 2))
+    return np.asarray(total / len(views), dtype=np.float32)
 
 
 def pixels_of(images: NDArray[np.uint8], classifier: Classifier) -> torch.Tensor:
@@ -109,14 +147,13 @@ def predict_classes(classifier: Classifier, images: NDArray[np.uint8]) -> NDArra
     return classes
 
 
-def _library() -> types.ModuleType:
+def check_library() -> types.ModuleType:
+    """The library grad-cam. Raises MissingExtraError, which names the line that installs it."""
+    import_torchvision()  # which grad-cam imports too, and which may need help beside this torch
     try:
         import pytorch_grad_cam
-        import pytorch_grad_cam.utils.model_targets
     except ImportError as error:
-        raise MissingExtraError(
-            'Explaining needs grad-cam, which is not installed. Install it: pip install "hemascope[explain]"'
-        ) from error
+        raise MissingExtraError(MISSING) from error
     module: types.ModuleType = pytorch_grad_cam
     return module
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hemascope.explain.attribution import empty_field
 from hemascope.explain.cams import predict_probs
 from hemascope.models.classifier import Classifier
 
@@ -25,19 +26,18 @@ def insertion_deletion(
 
     image  prepared uint8 (S, S, 3); heat float32 (S, S)
 
-    Insertion (high is good) starts from a blurred image, deletion (low is good) ends there; the hottest pixels go
-    first (Petsiuk et al. 2018, who delete to grey; a blur makes fewer edges that no cell has). Equal pixels go in an
-    order drawn from ``seed``, as any other would favour a corner.
+    Insertion (high is good) starts from an empty field, deletion (low is good) ends there; the hottest pixels go first
+    (Petsiuk et al. 2018, who delete to grey, which no smear shows). Equal pixels go in an order drawn from ``seed``, as
+    any other would favour a corner.
     """
-    side = len(image)
-    blurred = ndimage.gaussian_filter(image.astype(np.float32), (side / 12, side / 12, 0)).round().astype(np.uint8)
+    empty = empty_field(image)
     ties = np.random.default_rng(seed).random(heat.size)
     order = np.lexsort((ties, -heat.ravel()))
     rank = np.empty(heat.size, dtype=np.int64)
     rank[order] = np.arange(heat.size)
     ends = np.linspace(0, heat.size, steps + 1).round().astype(np.int64)
     shown = (rank.reshape(1, *heat.shape) < ends[:, None, None])[..., None]
-    both = np.concatenate([np.where(shown, image, blurred), np.where(shown, blurred, image)])
+    both = np.concatenate([np.where(shown, image, empty), np.where(shown, empty, image)])
     probs = predict_probs(classifier, both)[:, target].astype(np.float64)
     return _area(probs[: steps + 1]), _area(probs[steps + 1 :])
 

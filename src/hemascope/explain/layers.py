@@ -28,8 +28,10 @@ class TargetLayer:
         return maps.permute(0, 3, 1, 2) if self.channels_last else maps
 
 
-def last_spatial_layer(classifier: Classifier, size: int) -> TargetLayer:
-    """The last module of the backbone whose output is a map of more than one place, for images of ``size`` pixels.
+def last_spatial_layer(classifier: Classifier, size: int, *, least: int = 2) -> TargetLayer:
+    """The last module of the backbone whose output is a map, for images of ``size`` pixels.
+
+    least  places a side it must have; where no layer has so many, the last of more than one place is taken
 
     It is found by watching one image go through, not by a table of names, so that a new family needs no new line: the
     activation behind ``conv_head`` in an EfficientNet, the last block of a MobileNetV3 (which pools first), ``layer4``
@@ -38,6 +40,7 @@ def last_spatial_layer(classifier: Classifier, size: int) -> TargetLayer:
     Raises UsageError where there is none, as in a plain vision transformer, whose tokens are no picture.
     """
     found: list[TargetLayer] = []
+    places: list[int] = []
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -45,6 +48,7 @@ def last_spatial_layer(classifier: Classifier, size: int) -> TargetLayer:
                 layout = _layout(output.shape)
                 if layout is not None:
                     found.append(TargetLayer(name, module, layout))
+                    places.append(int(output.shape[1 if layout else 2]))
 
         return module.register_forward_hook(hook)
 
@@ -67,7 +71,8 @@ def last_spatial_layer(classifier: Classifier, size: int) -> TargetLayer:
             "this backbone has no layer that keeps the places of the picture, so no map can be drawn of it. "
             "Explain a model with a convolutional backbone, such as tf_efficientnet_lite0."
         )
-    return found[-1]
+    fine = [layer for layer, count in zip(found, places, strict=True) if count >= least]
+    return fine[-1] if fine else found[-1]
 
 
 def _layout(shape: torch.Size) -> bool | None:

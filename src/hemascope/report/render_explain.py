@@ -16,6 +16,8 @@ from hemascope.report.pictures import picture_address
 from hemascope.report.wording import Card, percent
 
 TITLES: Mapping[str, str] = {
+    "integrated_gradients": "Integrated gradients",
+    "rise": "RISE",
     "gradcam": "Grad-CAM",
     "hirescam": "HiResCAM",
     "gradcam++": "Grad-CAM++",

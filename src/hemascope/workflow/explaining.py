@@ -72,7 +72,7 @@ def explain(
     inputs: Sequence[str | Path],
     *,
     output: str | Path,
-    methods: Sequence[str] = ("gradcam",),
+    methods: Sequence[str] = ("integrated_gradients",),
     augmented: str | None = "robust",
     limit: int = LIMIT,
     seed: int = 0,
@@ -138,19 +138,17 @@ def explain(
 
 
 def _checked(methods: Sequence[str], limit: int, seed: int) -> tuple[str, ...]:
-    """The methods, each once, if grad-cam is there to draw them."""
-    if find_spec("pytorch_grad_cam") is None:
-        raise MissingExtraError(
-            'Explaining needs grad-cam, which is not installed. Install it: pip install "hemascope[explain]"'
-        )
-    from hemascope.explain.cams import METHODS
+    """The methods, each once, if grad-cam is there where one needs it."""
+    from hemascope.explain.cams import CAMS, METHODS, MISSING
 
     chosen = tuple(dict.fromkeys(methods))
     if not chosen:
-        raise UsageError("no method was named; gradcam is the usual one.")
+        raise UsageError("no method was named; integrated_gradients is the usual one.")
     for name in chosen:
         if name not in METHODS:
             raise UsageError(f"there is no method {name!r}; {suggestion(name, METHODS)}")
+    if set(chosen) & set(CAMS) and find_spec("pytorch_grad_cam") is None:
+        raise MissingExtraError(MISSING)
     if limit < 1:
         raise UsageError(f"a limit must be at least 1, found {limit}.")
     if seed < 0:
