@@ -2,10 +2,10 @@
 
     python benchmarks/explanations.py RUN PATH_TO_CELLS [--cells 60] [--part test] [--methods ...]
 
-Insertion and deletion (24 steps, from and to an empty field of the cell's own ground) against two kinds of chance: the mean
-of three coarse random maps, and a random order of pixels. The cell's mask itself is a row, as what a map could reach that
-only knows where the cell is. Agreement is the correlation with the map of the cell turned by a quarter, turned back;
-sanity that with the map after the head's weights were drawn anew (Adebayo et al. 2018), which should be low.
+Insertion and deletion (24 steps, from and to an empty field of the cell's own ground) against two kinds of chance: the
+mean of three coarse random maps, and a random order of pixels. The cell's mask itself is a row, as what a map could
+reach that only knows where the cell is. Agreement is the correlation with the map of the cell turned by a quarter,
+turned back; sanity that with the map after the head's weights were drawn anew (Adebayo et al. 2018): low is good.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def main() -> None:
             "methods": record,
         },
         (
-            "map", "insertion", "deletion", "ins > coarse", "del < coarse", "ins > pixels", "del < pixels", "in the cell",
-            "in the nucleus", "turned", "head drawn anew",
+            "map", "insertion", "deletion", "ins > coarse", "del < coarse", "ins > pixels", "del < pixels",
+            "in the cell", "in the nucleus", "turned", "head drawn anew",
         ),
         table,
     )  # fmt: skip

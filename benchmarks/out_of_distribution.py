@@ -31,7 +31,7 @@ from hemascope.data.load import load
 from hemascope.data.splits import Splits, load_splits
 from hemascope.models.features import WithFeatures
 from hemascope.models.inference import inference_copy
-from hemascope.predict import load_model
+from hemascope.predict import Predictor, load_model
 from hemascope.results import Predictions
 from hemascope.trust_results import DetectionResult, Distance
 from hemascope.uncertainty.binomial import proportion
@@ -76,8 +76,8 @@ class Bench:
             labels,
             calibration_features=inside.features,
             calibration_logits=inside.logits,
-            early=train.early,
-            calibration_early=inside.early,
+            early=early(self.predictor, train),
+            calibration_early=early(self.predictor, inside),
             head_weight=None if linear is None else linear.weight.detach().numpy(),
             head_bias=None if linear is None else linear.bias.detach().numpy(),
         )
@@ -101,18 +101,23 @@ class Bench:
         return {name: 1000 * min(values) / len(images) for name, values in times.items()}
 
 
-def scored(detector: Detector, seen: Predictions) -> Scores:
-    return detector.scores(seen.features, seen.logits, early=seen.early)
+def early(predictor: Predictor, seen: Predictions) -> np.ndarray | None:
+    """The columns of the early stages, None where the network does not show them."""
+    return seen.stages[:, : predictor.early] if predictor.early else None
+
+
+def scored(bench: Bench, detector: Detector, seen: Predictions) -> Scores:
+    return detector.scores(seen.features, seen.logits, early=early(bench.predictor, seen))
 
 
 def chosen(bench: Bench, detector: Detector, count: int) -> tuple[str, dict[str, dict[str, float]]]:
     """The score of the highest mean AUROC over every other far kind, and what each score reached on each kind seen."""
     cells = bench.part("calibration")[0]
-    inside = scored(detector, bench.see(cells))
+    inside = scored(bench, detector, bench.see(cells))
     found: dict[str, dict[str, float]] = {score: {} for score in inside}
     for kind in list(FOREIGN)[::2]:
         pictures = make_foreign(kind, count, size=bench.size, seed=CHOOSING_SEED, cells=cells)
-        outside = scored(detector, bench.see(pictures))
+        outside = scored(bench, detector, bench.see(pictures))
         for score in inside:
             found[score][kind] = auroc(inside[score], outside[score])
     far = {
@@ -202,12 +207,12 @@ def main() -> None:
 
     cells = bench.part("test")[0]
     seen = bench.see(cells)
-    inside = scored(detector, seen)
+    inside = scored(bench, detector, seen)
     alarms = proportion(int((~detector.in_distribution(inside[detector.default])).sum()), len(cells))
     results: list[DetectionResult] = []
     far: dict[str, list[NDArray[np.float32]]] = {score: [] for score in inside}
     for name, title, distance, pictures in sets(bench, options.smears, options.count):
-        outside = scored(detector, bench.see(pictures))
+        outside = scored(bench, detector, bench.see(pictures))
         flagged = ~detector.in_distribution(outside[detector.default])
         results.append(
             measure_detection(
