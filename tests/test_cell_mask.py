@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hemascope.data.synthetic import SYNTHETIC_CLASSES, render_cell
 from hemascope.errors import DataError
 from hemascope.explain.cell_mask import cell_masks
 
@@ -47,3 +48,25 @@ def test_other_arrays_are_refused() -> None:
     """An array that is no RGB picture of bytes gives one sentence that says what it is."""
     with pytest.raises(DataError, match="float32"):
         cell_masks(np.zeros((SIDE, SIDE, 3), dtype=np.float32))
+
+
+def test_touching_red_cell_is_cut_off() -> None:
+    """A platelet that leans on a pale red cell of eight times its area gets a mask below twice its own."""
+    platelet = _disc(48, 48, 6)
+    image = np.full((SIDE, SIDE, 3), GROUND, dtype=np.uint8)
+    image[_disc(48, 70, 17)] = (190, 160, 165)
+    image[platelet] = NUCLEUS
+    _, found = cell_masks(image)
+    assert (found & platelet).sum() > 0.9 * platelet.sum()
+    assert found.sum() < 2 * platelet.sum()
+    assert not found[:, 62:].any()
+
+
+@pytest.mark.parametrize("name", SYNTHETIC_CLASSES)
+def test_every_class_is_found_in_the_middle(name: str) -> None:
+    """In four drawn smears of each class the cell covers the middle, holds its nucleus and leaves ground around it."""
+    for seed in range(4):
+        nucleus, cell = cell_masks(render_cell(name, size=SIDE, seed=seed))
+        assert cell[36:60, 36:60].any()
+        assert not (nucleus & ~cell).any()
+        assert 0.005 < nucleus.mean() < 0.3 and cell.mean() < 0.7

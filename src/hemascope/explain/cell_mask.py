@@ -18,6 +18,9 @@ _FAINTEST_NUCLEUS = 0.3
 _REACH = 0.3
 """Half the side of the square in the middle that the cell must touch, as a share of the picture's side."""
 
+_NECK = 12
+"""Part of the side; neighbours hang on the cell by less than twice that. A red cell is 2.9 of these in radius."""
+
 
 def cell_masks(image: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Nucleus and cell, bool (S, S) each, of the cell in the middle of uint8 (S, S, 3) RGB.
@@ -25,10 +28,11 @@ def cell_masks(image: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.
     Azure dyes absorb red light, eosin hardly does: nuclei and basophilic cytoplasm are dark in the red channel, red
     cells are not. Otsu's (1979) two thresholds part the red channel's optical density above the ground's into ground,
     faint and dark stain. The nucleus is the dark stain around the middle, with all its lobes; the cell is the stain
-    of either kind that holds it, opened to cut off neighbours, with its holes filled. The dark part of a
-    platelet is given as nucleus, though it is none; both masks of an empty field are empty.
+    of either kind that holds it, with its holes filled, less what hangs on it by a neck, such as a red cell. The dark
+    part of a platelet is given as nucleus, though it is none; both masks of an empty field are empty.
 
-    The nucleus is found well. The rim of a pale cytoplasm is as pale as a red cell, and is found roughly.
+    The nucleus is found well. The rim of a pale cytoplasm is as pale as a red cell, and is found roughly; a red cell
+    pressed flat against the cell may stay on it.
     Raises DataError for an array of another shape or type.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -49,7 +53,7 @@ def cell_masks(image: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.
     cell = _central(stain, side, lobes=False)
     if not cell.any():
         return nothing, nothing
-    cell = ndimage.binary_fill_holes(cell | nucleus)
+    cell = _without_neighbours(ndimage.binary_fill_holes(cell | nucleus), nucleus, side / _NECK)
     return nucleus, cell
 
 
@@ -81,6 +85,22 @@ def _opened(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     inside = ndimage.distance_transform_edt(mask) > radius
     reached: NDArray[np.bool_] = ndimage.distance_transform_edt(~inside) <= radius
     return reached & mask
+
+
+def _without_neighbours(cell: NDArray[np.bool_], nucleus: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """The pixels nearer to the core that holds the nucleus than to one that does not, such as a touching red cell's.
+
+    Cores are the nucleus and what is further than ``radius`` pixels from the edge. Without a nucleus nothing is cut.
+    """
+    if not nucleus.any():
+        return cell
+    cores, _ = ndimage.label(nucleus | (ndimage.distance_transform_edt(cell) > radius))
+    rows, columns = ndimage.distance_transform_edt(cores == 0, return_distances=False, return_indices=True)
+    own = np.unique(cores[nucleus])
+    kept, _ = ndimage.label(cell & np.isin(cores[rows, columns], own))
+    # What is cut loose on the far side of a neighbour belongs to it.
+    whole: NDArray[np.bool_] = np.isin(kept, np.unique(kept[nucleus]))
+    return whole
 
 
 def _central(mask: NDArray[np.bool_], side: int, *, lobes: bool) -> NDArray[np.bool_]:
