@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "methods",
     multiple=True,
     metavar="NAME",
-    help="integrated_gradients (if not given), rise, gradcam, hirescam, gradcam++, scorecam (slow); may be repeated.",
+    help="rise (if not given), integrated_gradients, gradcam, hirescam, gradcam++, scorecam (slow); may be repeated.",
 )
 @click.option("--all-methods", is_flag=True, help="All of them, side by side.")
 @click.option("--policy", metavar="NAME", help="Augmentation policy of the second version of each cell.  [robust]")

@@ -83,6 +83,7 @@ def calibrate(
     "--limit", type=click.IntRange(1), default=500, show_default=True, help="Cells under each kind of damage."
 )
 @click.option("--costs", type=PATH, help="TOML file of what each confusion costs.")
+@click.option("--words", type=PATH, metavar="FOLDER", help="WBCAtt tables, to test the words for white cells.")
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -94,6 +95,7 @@ def trust(
     part: str | None,
     limit: int,
     costs: Path | None,
+    words: Path | None,
     format_name: str | None,
     names: tuple[str, ...] | None,
     as_json: bool,
@@ -117,6 +119,7 @@ def trust(
         part=part,
         limit=limit,
         costs=costs,
+        words=words,
         format=format_name,
         class_names=names,
         command=command_line(ctx),

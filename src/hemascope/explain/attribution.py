@@ -45,8 +45,10 @@ def integrated_gradients(
 ) -> NDArray[np.float32]:
     """Size of the integrated gradients of the class's margin, smoothed: float32 (S, S), 0 to 1.
 
-    From the empty field to the cell in ``steps`` (Sundararajan, Taly, Yan 2017). Their size and not their sign: a place
-    whose pixels speak against the class in one channel and for it in another was looked at.
+    It shows which stain the network is given, and not why it named this class: the map hardly changes for another class
+    or another head (docs/explain.md). From the empty field to the cell in ``steps`` (Sundararajan, Taly, Yan 2017).
+    Their size and not their sign: a place whose pixels speak against the class in one channel and for it in another was
+    looked at.
     """
     base = torch.from_numpy(empty_field(image)).to(classifier.mean.device, torch.float32).permute(2, 0, 1)
     whole = torch.from_numpy(np.array(image)).to(base).permute(2, 0, 1)
@@ -99,6 +101,6 @@ def _scaled(heat: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 ATTRIBUTIONS: dict[str, Callable[[Classifier, NDArray[np.uint8], int], NDArray[np.float32]]] = {
-    "integrated_gradients": integrated_gradients,
     "rise": rise,
+    "integrated_gradients": integrated_gradients,
 }

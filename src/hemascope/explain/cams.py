@@ -26,7 +26,7 @@ CAMS = ("gradcam", "hirescam", "gradcam++", "scorecam")
 Score-CAM (Wang et al. 2020)."""
 
 METHODS = (*ATTRIBUTIONS, *CAMS)
-"""The first is the default: the fastest of those whose maps hold (benchmarks/explanations.py)."""
+"""The first is the default: the one whose maps hold and are about the class they are asked for (docs/explain.md)."""
 
 DEFAULT = METHODS[0]
 

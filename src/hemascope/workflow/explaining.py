@@ -72,7 +72,7 @@ def explain(
     inputs: Sequence[str | Path],
     *,
     output: str | Path,
-    methods: Sequence[str] = ("integrated_gradients",),
+    methods: Sequence[str] = ("rise",),
     augmented: str | None = "robust",
     limit: int = LIMIT,
     seed: int = 0,
@@ -143,7 +143,7 @@ def _checked(methods: Sequence[str], limit: int, seed: int) -> tuple[str, ...]:
 
     chosen = tuple(dict.fromkeys(methods))
     if not chosen:
-        raise UsageError("no method was named; integrated_gradients is the usual one.")
+        raise UsageError("no method was named; rise is the usual one.")
     for name in chosen:
         if name not in METHODS:
             raise UsageError(f"there is no method {name!r}; {suggestion(name, METHODS)}")

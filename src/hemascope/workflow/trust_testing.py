@@ -11,20 +11,20 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from hemascope.assessment import Assessor
+from hemascope.assessment import Assessor, described_by
 from hemascope.atomic import atomic_folder, write_json
 from hemascope.cells import CellDataset
 from hemascope.config import RunConfig
 from hemascope.content import known_content
 from hemascope.corruptions import CORRUPTIONS, SEVERITIES, STACKS, corrupt, stack
 from hemascope.data.foreign import FOREIGN, make_foreign
-from hemascope.errors import BundleError, UsageError
+from hemascope.errors import BundleError, DataError, UsageError
 from hemascope.evaluation.trust_measures import Seen, measured_trust
 from hemascope.manifest import familiar, now
 from hemascope.progress import SILENT, Progress
 from hemascope.report.render_trust import render_trust
 from hemascope.results import Predictions
-from hemascope.trust_results import DetectionResult, Distance, TrustReport
+from hemascope.trust_results import AttributeResult, DetectionResult, Distance, TrustReport
 from hemascope.uncertainty.costs import read_costs
 from hemascope.uncertainty.detection import measure_detection
 from hemascope.workflow.cells import Data, cells_of, prepared_for
@@ -64,6 +64,7 @@ def trust(
     part: str | None = None,
     limit: int = DAMAGED,
     costs: str | Path | None = None,
+    words: str | Path | None = None,
     seed: int = SEED,
     resamples: int = 1000,
     format: str | None = None,
@@ -77,6 +78,7 @@ def trust(
     part    test, validation, train or all; left out: test where ``data`` is what the run was split from, else all
     limit   at most this many cells under each kind of damage, drawn from the classes in proportion; all are tried clean
     costs   a TOML file of what each confusion costs; left out: ``uncertainty.costs``
+    words   a folder of WBCAtt tables, to test the words that describe white cells on the cells they name
 
     Every kind of MedMNIST-C damage is tried, each cell at a severity drawn for it, and the two stacked tests. Raises
     BundleError where the model was never calibrated, DataError, UsageError, OutputError.
@@ -117,6 +119,7 @@ def trust(
     if len(few) < len(rows):
         notes.append(f"Under damage: {len(few):,} of the cells, drawn from the classes in proportion.")
 
+    described = None if words is None else _described(assessor, cells, rows, words)
     conditions = list(_conditions(predictor, cells, rows, few, seed, progress))
     report = measured_trust(conditions, assessor, costs=table, resamples=resamples, seed=seed)
     report = report.model_copy(
@@ -125,6 +128,9 @@ def trust(
             "model_sha256": bundle.sha256,
             "part": chosen,
             "detection": tuple(_detection(predictor, assessor, cells, few, conditions, resamples, seed, progress)),
+            "attributes": ()
+            if described is None
+            else _attributes(assessor, conditions[0], *described, resamples, seed),
             "notes": tuple(notes),
             "data_source": cells.source,
             "data_fingerprint": cells.fingerprint(),
@@ -136,6 +142,39 @@ def trust(
         write_json(temporary / "trust.json", report.model_dump(mode="json"))
         render_trust(report, temporary)
     return TrustTested(target, report, target / "report.html")
+
+
+def _described(
+    assessor: Assessor, cells: CellDataset, rows: NDArray[np.intp], words: str | Path
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """The places among ``rows`` of cells that WBCAtt describes, and the values of their attributes."""
+    from hemascope.morphology.collect import collect
+    from hemascope.morphology.read_wbcatt import read_wbcatt
+
+    if assessor.words is None:
+        raise UsageError("this model has no words for cells: calibrate it with --words first, or leave them out here.")
+    found = collect(cells, np.full(len(cells), "test"), read_wbcatt(Path(words)))
+    mine = np.isin(found.rows, rows)
+    if not mine.any():
+        raise DataError("none of the cells that are tested is described by WBCAtt.")
+    return np.searchsorted(rows, found.rows[mine]), found.values[mine]
+
+
+def _attributes(
+    assessor: Assessor,
+    clean: Seen,
+    places: NDArray[np.intp],
+    values: NDArray[np.int64],
+    resamples: int,
+    seed: int,
+) -> tuple[AttributeResult, ...]:
+    """How well each attribute is told of the described cells."""
+    from hemascope.morphology.scores import score_attributes
+
+    said = clean.predictions.rows(places)
+    assert assessor.words is not None and said.features is not None and said.stages is not None
+    features = described_by(said.features, said.stages)
+    return tuple(score_attributes(assessor.words, features, values, resamples=resamples, seed=seed))
 
 
 def _conditions(
