@@ -55,13 +55,34 @@ def load_config(*, file: Path | None = None, recipe: str | None = None, override
 
     Raises ConfigError, naming the key, what was found and what is allowed, for anything that does not fit.
     """
+    table = {} if file is None else _file_values(file)
+    values = _layered(recipe, table)
+    for override in overrides:
+        _apply(values, override)
+    return _validated(values)
+
+
+def compose_config(
+    *, recipe: str | None = None, table: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """As ``load_config``, from values already read: a ``table`` like a file's, then ``settings`` by dotted key.
+
+    Raises ConfigError.
+    """
+    values = _layered(recipe, _checked(dict(table or {}), "the table"))
+    for key, value in (settings or {}).items():
+        _set(values, key.split("."), value, RunConfig, "")
+    return _validated(values)
+
+
+def _layered(recipe: str | None, table: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = RunConfig().model_dump()
     if recipe is not None:
         values = _merged(values, _recipe_values(recipe))
-    if file is not None:
-        values = _merged(values, _file_values(file))
-    for override in overrides:
-        _apply(values, override)
+    return _merged(values, table)
+
+
+def _validated(values: dict[str, Any]) -> RunConfig:
     _read_policy_file(values, Path())
     _refuse_unknown_preparation(values)
     try:
