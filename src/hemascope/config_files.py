@@ -78,8 +78,8 @@ def compose_config(
 def _layered(recipe: str | None, table: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = RunConfig().model_dump()
     if recipe is not None:
-        values = _merged(values, _recipe_values(recipe))
-    return _merged(values, table)
+        values = merged(values, _recipe_values(recipe))
+    return merged(values, table)
 
 
 def _validated(values: dict[str, Any]) -> RunConfig:
@@ -170,13 +170,14 @@ def _refuse_unknown_preparation(values: Mapping[str, Any]) -> None:
         raise ConfigError(f"no preparation named '{name}'; {suggestion(name, list(PREPARATIONS))}")
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``over`` put in: tables key by key, all else as a whole."""
+    result = dict(base)
     for key, value in over.items():
-        below = merged.get(key)
+        below = result.get(key)
         tables = isinstance(below, dict) and isinstance(value, dict) and key not in _WHOLE
-        merged[key] = _merged(merged[key], value) if tables else value
-    return merged
+        result[key] = merged(result[key], value) if tables else value
+    return result
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -196,7 +197,7 @@ def _set(holder: dict[str, Any], parts: list[str], value: object, section: Secti
     here = f"{prefix}{name}"
     if not rest:
         _refuse_unknown({name: value}, section, prefix, "")
-        holder.update(_merged(holder, {name: value}))
+        holder.update(merged(holder, {name: value}))
         return
     if inner is None:
         raise ConfigError(f"'{here}' is one value, so '{here}.{rest[0]}' does not exist; set '{here}' itself.")

@@ -95,6 +95,13 @@ def stop_runtime() -> None:
         torch.distributed.destroy_process_group()
 
 
+def gpu_count() -> int:
+    """CUDA devices torch sees on this machine."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def choose_device(name: str, local_rank: int = 0) -> str:
     """The torch device for ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``; auto takes cuda, then mps, then cpu.
 

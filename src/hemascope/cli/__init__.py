@@ -23,6 +23,7 @@ from hemascope.cli.result_verbs import compare, evaluate, report
 from hemascope.cli.shift_verb import shift
 from hemascope.cli.similar_verb import similar
 from hemascope.cli.stress_verb import stress
+from hemascope.cli.study_verbs import study
 from hemascope.cli.train_verbs import demo, train
 from hemascope.cli.trust_verbs import calibrate, trust
 
@@ -49,7 +50,7 @@ def main(quiet: bool) -> None:
 
 for _verb in (inspect, audit, clean, draw_map, augment, train, evaluate, stress, calibrate, trust, predict):
     main.add_command(_verb)
-for _verb in (shift, similar, explain, compare, soup, pack, models, report, config, demo):
+for _verb in (shift, similar, explain, compare, study, soup, pack, models, report, config, demo):
     main.add_command(_verb)
 
 __all__ = ["main"]

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hemascope.config import RunConfig
-from hemascope.config_files import compose_config
+from hemascope.config_files import compose_config, merged
 from hemascope.errors import ConfigError
 from hemascope.names import suggestion
 from hemascope.study_results import Expectation
@@ -86,7 +86,15 @@ class SearchPlan(_Table):
 
 
 class StudyPlan(_Table):
-    """A study's file. ``name`` is the file's stem where it is left out."""
+    """A study's file. ``name`` is the file's stem where it is left out.
+
+    said        what the claim's source said, in its own figures
+    expected    the time its author expects, in words
+    data        the cells, where the call names none; relative to where the call is made
+    maps        the variant whose first seed's features are drawn before and after training
+    config_file a configuration that ``config`` is put over, relative to the study's file; read with it
+    set         dotted keys over ``config``, for every variant
+    """
 
     name: str = Field(pattern=_NAME)
     title: str
@@ -95,11 +103,15 @@ class StudyPlan(_Table):
     expected: str = ""
     conclusion: str = ""
     recipe: str | None = None
+    data: str | None = None
+    maps: str | None = None
+    config_file: str | None = None
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, max_length=100)
     base: str = ""
     cells: CellPlan = CellPlan()
     measure: MeasurePlan = MeasurePlan()
     config: dict[str, Any] = {}
+    set: dict[str, Any] = {}
     variants: tuple[VariantPlan, ...] = ()
     cross: dict[str, tuple[VariantPlan, ...]] = {}
     claims: tuple[ClaimPlan, ...] = ()
@@ -161,6 +173,9 @@ def read_study(path: str | Path) -> StudyPlan:
     values = read_toml(place, "study", MAX_STUDY_BYTES)
     try:
         plan = StudyPlan.model_validate({"name": place.stem, **values})
+        if plan.config_file is not None:
+            below = read_toml(place.parent / plan.config_file, "configuration", MAX_STUDY_BYTES)
+            plan = plan.model_copy(update={"config": merged(below, plan.config), "config_file": None})
     except ValidationError as error:
         raise ConfigError(f"{place}: {_problem(error, values)}") from error
     try:
@@ -179,9 +194,8 @@ def check_study(plan: StudyPlan) -> None:
         raise ConfigError(f"two variants are called '{twice}': give each its own name.")
     if len(found) * len(plan.seeds) > MAX_TRIALS:
         raise ConfigError(f"{len(found) * len(plan.seeds):,} runs are planned; at most {MAX_TRIALS:,} are allowed.")
-    for key in ([plan.base] if plan.base else []) + [
-        name for claim in plan.claims for name in (claim.variant, claim.against) if name
-    ]:
+    named = [plan.base, plan.maps, *(name for claim in plan.claims for name in (claim.variant, claim.against))]
+    for key in filter(None, named):
         if key not in names:
             raise ConfigError(f"there is no variant '{key}'; {suggestion(key, names)}")
     for claim in plan.claims:
@@ -205,16 +219,16 @@ def base_of(plan: StudyPlan) -> str:
 
 def study_config(plan: StudyPlan, variant: Variant, seed: int) -> RunConfig:
     """The whole configuration of one run."""
-    return compose_config(recipe=plan.recipe, table=plan.config, settings={**variant.settings, "seed": seed})
+    return compose_config(
+        recipe=plan.recipe, table=plan.config, settings={**plan.set, **variant.settings, "seed": seed}
+    )
 
 
-def trials(plan: StudyPlan, cells_fingerprint: str) -> list[Trial]:
-    """Every run, seed by seed, so that a study cut short has whole rounds of its variants."""
-    found = variants(plan)
+def variant_trials(plan: StudyPlan, variant: Variant, cells_fingerprint: str) -> list[Trial]:
+    """The runs of one variant, one a seed."""
     return [
-        make_trial(plan.name, one.name, seed, study_config(plan, one, seed), one.measure, cells_fingerprint)
+        make_trial(plan.name, variant.name, seed, study_config(plan, variant, seed), variant.measure, cells_fingerprint)
         for seed in plan.seeds
-        for one in found
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, cast
 
 import numpy as np
@@ -16,9 +17,10 @@ from hemascope.cells import CellDataset
 from hemascope.config import RunConfig, StageConfig
 from hemascope.models.classifier import Classifier
 from hemascope.models.inference import inference_copy
-from hemascope.progress import Progress
+from hemascope.progress import Advance, Progress
 from hemascope.runtime import Runtime, autocast, gather_rows
 from hemascope.training.batches import ImageSteps, SampleOrder, read_rows, step_batches, worker_count
+from hemascope.training.feature_cache import feature_key, kept_or_computed
 from hemascope.training.pixels import channels_first, image_seed, resize_batch
 from hemascope.training.price import Price, Stopwatch
 
@@ -149,32 +151,27 @@ class FeatureTask:
         self.order = SampleOrder(parts.train_labels, seed=seed, oversample=stage.oversample)
         n, batch = len(parts.train), config.evaluation.batch_size
         augmentation = Augmentation(config.augmentation, seed)
-        backbone = fast_features(model, size)
+        seen = _Unaugmented(model, parts, size, runtime, batch)
         with (
             progress.task("features of the frozen backbone", n * stage.views + len(parts.validation), "images") as done,
             watch.measure("features"),
         ):
-            views = []
-            for view in range(stage.views):
+            views = [seen.features(parts.train, done)]
+            price.add(n, size, backward=False)
+            for view in range(1, stage.views):
                 mine = np.arange(n)[runtime.rank :: runtime.world_size]
                 rows = []
                 for start in range(0, len(mine), batch):
                     places = mine[start : start + batch]
                     pixels = read_rows(parts.cells.images, parts.train[places])
-                    positions = [view * n + int(place) for place in places]
-                    if view and stage.augment:
-                        pixels = augmentation(pixels, positions)
-                    images = channels_first(pixels)
-                    with torch.inference_mode(), autocast(runtime):
-                        rows.append(backbone(resize_batch(images, size).to(runtime.device)).float().cpu().clone())
+                    if stage.augment:
+                        pixels = augmentation(pixels, [view * n + int(place) for place in places])
+                    rows.append(seen.forward(channels_first(pixels)))
                     done(len(places) * runtime.world_size)
                 views.append(_in_row_order(rows, n, runtime))
                 price.add(n, size, backward=False)
             self.features = torch.stack(views)
-            mine = parts.validation[runtime.rank :: runtime.world_size]
-            found = [rows.clone() for rows in _forward_rows(backbone, parts, mine, size, runtime, batch)]
-            self.validation = _in_row_order(found, len(parts.validation), runtime)
-            done(len(parts.validation))
+            self.validation = seen.features(parts.validation, done)
         price.add_validation(len(parts.validation), size)
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -193,6 +190,42 @@ class FeatureTask:
         with torch.inference_mode(), autocast(self.runtime):
             logits: Tensor = network(self.validation.to(self.runtime.device)).float().cpu()
         return logits
+
+
+class _Unaugmented:
+    """Features of cells as they are: kept for the next run that starts from the same backbone and the same cells."""
+
+    def __init__(self, model: Classifier, parts: Parts, size: int, runtime: Runtime, batch_size: int) -> None:
+        self.model, self.parts, self.size, self.runtime, self.batch_size = model, parts, size, runtime, batch_size
+
+    @cached_property
+    def _backbone(self) -> nn.Module:
+        return fast_features(self.model, self.size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images uint8 (B, 3, S, S) to features float32 (B, D) on the CPU."""
+        with torch.inference_mode(), autocast(self.runtime):
+            found: Tensor = self._backbone(resize_batch(images, self.size).to(self.runtime.device)).float().cpu()
+        return found.clone()  # outside the block: a tensor made in inference mode cannot be trained on
+
+    def features(self, rows: NDArray[np.int64], done: Advance) -> Tensor:
+        """float32 (n, D) of these rows, in their order; the same in every process. ``done`` hears of each batch."""
+
+        def compute() -> Tensor:
+            mine = rows[self.runtime.rank :: self.runtime.world_size]
+            found = []
+            for start in range(0, len(mine), self.batch_size):
+                pixels = read_rows(self.parts.cells.images, mine[start : start + self.batch_size])
+                found.append(self.forward(channels_first(pixels)))
+                done(len(pixels) * self.runtime.world_size)
+            return _in_row_order(found, len(rows), self.runtime)
+
+        if self.runtime.world_size > 1:
+            return compute()  # each process has some of the rows, and none may wait for what another has found
+        net = self.model.backbone
+        normalised = [self.model.mean, self.model.std]
+        key = feature_key(net, self.parts.cells, rows, self.size, self.runtime, normalised)
+        return kept_or_computed(key, (len(rows), net.num_features), compute)
 
 
 class _Features(nn.Module):
