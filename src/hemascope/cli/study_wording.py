@@ -15,7 +15,8 @@ def study_lines(result: StudyResult) -> list[str]:
     width = max(len(variant.name) for variant in result.variants)
     lines.append("  ".join(["", f"{'':<{width}}", *(f"{metric.title:>32}" for metric in shown)]))
     for variant in result.variants:
-        cells = [_cell(variant.measures.get(metric.name)) for metric in shown]
+        mark = " (base)" if variant.name == result.base else ""
+        cells = [_cell(variant.measures.get(metric.name)) + mark for metric in shown]
         lines.append("  ".join(["", f"{variant.name:<{width}}", *(f"{cell:>32}" for cell in cells)]))
     return lines
 
@@ -34,5 +35,5 @@ def _cell(measured: Measured | None) -> str:
     if measured is None or measured.mean.value is None:
         return "missing"
     if measured.difference is None:
-        return f"{measured.mean.value:.3f} (base)"
+        return f"{measured.mean.value:.3f}"
     return f"{measured.mean.value:.3f} ({points(measured.difference).removesuffix(' points')})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -31,15 +32,14 @@ class RayEngine:
     """
 
     def __init__(self, address: str) -> None:
-        import ray
-
+        ray = _ray()
         try:
             ray.init(
                 address=None if address == "local" else address,
                 ignore_reinit_error=True,
                 log_to_driver=False,
                 include_dashboard=False,
-                logging_level="error",
+                logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(
@@ -65,22 +65,26 @@ class RayEngine:
 
     def stop(self) -> None:
         """Cancel what is not done, and leave the cluster."""
-        import ray
-
+        ray = _ray()
         for reference in self._waiting:
             ray.cancel(reference, force=True)
         ray.shutdown()
 
     def close(self) -> None:
         """Leave the cluster."""
-        import ray
-
+        ray = _ray()
         ray.shutdown()
 
 
-def _fetch(reference: Any, future: Future[Path]) -> None:
+def _ray() -> Any:
+    """Ray, whose own annotations are only there where it is installed."""
     import ray
 
+    return ray
+
+
+def _fetch(reference: Any, future: Future[Path]) -> None:
+    ray = _ray()
     try:
         future.set_result(Path(ray.get(reference)))
     except ray.exceptions.RayTaskError as error:  # what was raised there, as its own kind of error

@@ -100,12 +100,14 @@ def _carried_out(
 ) -> Iterator[tuple[Work, Path | None, str]]:
     left = {one.trial.fingerprint: _images(one) for one in pending}
     # A run and its second measurement, of other views, must not be in two processes at once waiting for each other.
-    first = {one.trial.fingerprint: one for one in reversed(pending)}
+    first: dict[str, Work] = {}
+    for one in pending:
+        first.setdefault(one.trial.fingerprint, one)
     later = [one for one in pending if first[one.trial.fingerprint] is not one]
     whole = sum(left.values())
     try:
         with progress.task(f"{len(pending):,} runs", whole, "images") as advance:
-            for batch in (list(first.values())[::-1], later):
+            for batch in (list(first.values()), later):
                 futures = {
                     engine.submit(one.trial, one.cells.folder, output, one.metrics, command): one for one in batch
                 }

@@ -14,7 +14,8 @@ import tomli_w
 from hemascope.atomic import write_json, write_text
 from hemascope.errors import ConfigError, RunError, UsageError
 from hemascope.progress import SILENT, Progress
-from hemascope.report.render_study import render_studies, render_study, studies_markdown, study_csv
+from hemascope.report.render_study import render_studies, render_study
+from hemascope.report.study_text import studies_markdown, study_csv
 from hemascope.study.cells import StudyCells, study_cells
 from hemascope.study.maps import draw_maps, map_pictures
 from hemascope.study.places import study_folder
