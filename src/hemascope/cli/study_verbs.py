@@ -112,3 +112,62 @@ def report(ctx: click.Context, output: Path, names: tuple[str, ...], markdown: P
             say(line)
         say()
     say(f"Pages:   {done.pages[-1]}  (open it in a browser)")
+
+
+@study.command(name="search", short_help="Search settings within a budget.")
+@click.argument("file", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Folder for all studies, such as studies/out.")
+@click.option("--data", metavar="PATH", help="Labelled cells; those the file names if not given.")
+@click.option(
+    "--engine",
+    type=click.Choice(["halving", "optuna"]),
+    default="halving",
+    show_default=True,
+    help="Successive halving, or Optuna.",
+)
+@click.option("--jobs", type=int, metavar="N", help="Runs at once; chosen for the machine if not given.")
+@click.option(
+    "--ray", "cluster", metavar="ADDRESS", help="Carry the runs out on a Ray cluster: auto, local or an address."
+)
+@source_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@click.pass_context
+def search(
+    ctx: click.Context,
+    file: Path,
+    output: Path,
+    data: str | None,
+    engine: str,
+    jobs: int | None,
+    cluster: str | None,
+    format_name: str | None,
+    names: tuple[str, ...] | None,
+    as_json: bool,
+) -> None:
+    """Find settings in the [search] of FILE by the validation cells alone; every run that was tried is kept."""
+    from hemascope.study.searches import run_search
+
+    try:
+        found = run_search(
+            file,
+            output=output,
+            data=data,
+            engine="optuna" if engine == "optuna" else "halving",
+            jobs=jobs,
+            cluster=cluster,
+            format=format_name,
+            class_names=names,
+            command=command_line(ctx),
+            progress=progress_of(ctx),
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\nStopped. To go on where it was: {command_line(ctx)}", err=True)
+        ctx.exit(INTERRUPTED)
+    if as_json:
+        say_json(found.result.model_dump(mode="json"))
+        return
+    from hemascope.report.search_text import search_markdown
+
+    say(search_markdown(found.result).removeprefix("## ").rstrip())
+    say()
+    say(f"Record:  {found.folder / 'search.json'}")

@@ -74,8 +74,9 @@ class SearchPlan(_Table):
     """A search over fields of the configuration.
 
     space   dotted key to a list of choices, or to a table ``{ low, high, log, integer }``
-    trials  points drawn; with ``eta`` as the share kept after each rung, and ``rungs`` of them
-    metric  what is compared: ``validation`` always, for a test part may not choose
+    trials  points drawn
+    eta     one in so many goes on to the next rung, with so many times the epochs
+    rungs   how often; the last has all epochs
     """
 
     space: dict[str, Any] = Field(min_length=1)
@@ -130,6 +131,10 @@ class StudyPlan(_Table):
             raise ValueError("every axis of [cross] needs at least one entry")
         return self
 
+    def base_config(self) -> RunConfig:
+        """The configuration before any variant. Raises ConfigError."""
+        return compose_config(recipe=self.recipe, table=self.config, settings=self.set)
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -179,6 +184,7 @@ def read_study(path: str | Path) -> StudyPlan:
     except ValidationError as error:
         raise ConfigError(f"{place}: {_problem(error, values)}") from error
     try:
+        plan.base_config()
         check_study(plan)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from error

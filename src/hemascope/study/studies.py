@@ -70,7 +70,10 @@ def run_studies(
         raise UsageError(f"--jobs must be at least 1, found {jobs}.")
     target = Path(output)
     plans = [_with_seeds(read_study(file), seeds) for file in files]
-    _check_names(plans)
+    check_names(plans)
+    for file, plan in zip(files, plans, strict=True):
+        if not variants(plan):
+            raise UsageError(f"{file} is a search and lists no variants: give it to hemascope study search.")
     work: list[Work] = []
     for file, plan in zip(files, plans, strict=True):
         work += prepare(
@@ -182,12 +185,16 @@ def engine_of(jobs: int | None, cluster: str | None) -> Callable[[int], Engine]:
 
 def _record(plan: StudyPlan, cells: Mapping[str, StudyCells], output: Path, command: str) -> None:
     folder = study_folder(output, plan.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    # As it was read, with the configuration it names put in: the results can then be made again from here alone.
-    write_text(folder / "study.toml", tomli_w.dumps(plan.model_dump(mode="json", exclude_none=True)))
+    record_plan(plan, folder, "study.toml")
     kept = {name: {**asdict(one), "folder": one.folder.relative_to(output).as_posix()} for name, one in cells.items()}
     about = {"version": 1, "command": command, "machine": machine(), "seeds": list(plan.seeds), "cells": kept}
     write_json(folder / "cells.json", about)
+
+
+def record_plan(plan: StudyPlan, folder: Path, name: str) -> None:
+    """Write the plan as it was read, and what it names put in: it can be read from there alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / name, tomli_w.dumps(plan.model_dump(mode="json", exclude_none=True)))
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -239,7 +246,8 @@ def _with_seeds(plan: StudyPlan, seeds: Sequence[int] | None) -> StudyPlan:
     return plan.model_copy(update={"seeds": tuple(seeds)})
 
 
-def _check_names(plans: Sequence[StudyPlan]) -> None:
+def check_names(plans: Sequence[StudyPlan]) -> None:
+    """Raise ConfigError where two studies would share a folder, or one would take that of all."""
     names = [plan.name for plan in plans]
     for name in names:
         if names.count(name) > 1:
