@@ -261,3 +261,18 @@ def test_families_are_those_of_policies() -> None:
     named = {one.family for one in (*CORRUPTIONS.values(), *LAYERS.values())}
     assert named <= set(FAMILIES)
     assert {layer.family for layer in LAYERS.values()} == set(FAMILIES)
+
+
+def test_one_layer_of_a_family_changes_every_image_by_its_own_draw() -> None:
+    """Each family's layer changes the images, the same ids draw the same, and an unknown family is named."""
+    from hemascope.corruptions import families, one_layer
+
+    images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), dtype=np.uint8)
+    ids = ["a", "b", "c", "d"]
+    for family in families():
+        found = one_layer(images, family, seed=3, ids=ids)
+        assert (found != images).any(axis=(1, 2, 3)).all(), family
+        again = one_layer(images[::-1], family, seed=3, ids=ids[::-1])[::-1]
+        assert (found == again).all(), family
+    with pytest.raises(UsageError, match="no family of layers is called 'blurr'"):
+        one_layer(images, "blurr", seed=3)

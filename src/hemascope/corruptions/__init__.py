@@ -2,7 +2,7 @@
 
 from hemascope.corruptions.layers import LAYERS, Layer
 from hemascope.corruptions.medmnist_c import CORRUPTIONS, SEVERITIES, Corruption, corrupt, severity_strip
-from hemascope.corruptions.stacks import STACKS, stack
+from hemascope.corruptions.stacks import STACKS, families, one_layer, stack
 
 __all__ = [
     "CORRUPTIONS",
@@ -12,6 +12,8 @@ __all__ = [
     "Corruption",
     "Layer",
     "corrupt",
+    "families",
+    "one_layer",
     "severity_strip",
     "stack",
 ]

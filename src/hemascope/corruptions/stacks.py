@@ -58,3 +58,25 @@ def stack(
         result[place] = image
         laid.append(tuple(layers))
     return result, laid
+
+
+def families() -> tuple[str, ...]:
+    """The families of layers, in the order of LAYERS."""
+    return tuple(dict.fromkeys(layer.family for layer in LAYERS.values()))
+
+
+def one_layer(
+    images: NDArray[np.uint8], family: str, *, seed: int, ids: Sequence[str] | None = None
+) -> NDArray[np.uint8]:
+    """``images``, uint8 (N, S, S, 3), each under one layer of ``family``, all of its layers alike likely.
+
+    ids  as in ``stack``. Raises UsageError for an unknown family, images of another shape or type, or ids not N.
+    """
+    names = [layer.name for layer in LAYERS.values() if layer.family == family]
+    if not names:
+        raise UsageError(f"no family of layers is called {family!r}; {suggestion(family, list(families()))}")
+    result = np.empty(images.shape, dtype=np.uint8)
+    for place, identity in enumerate(identities(images, ids)):
+        rng = image_generator(seed, f"one layer of {family}", identity)
+        result[place] = LAYERS[names[int(rng.integers(len(names)))]].function(np.asarray(images[place]), rng)
+    return result

@@ -45,7 +45,8 @@ def is_finished(run: Path) -> bool:
 def measures_folder(run: Path, measure: MeasurePlan) -> Path:
     """Where predictions made for ``measure`` are: clean test cells under views, and stacked ones."""
     views = "-".join(measure.views) or "one-look"
-    return run / "measures" / f"{views}.{measure.stacked}"
+    counts = f"{measure.stacked}.{measure.families}" if measure.families else f"{measure.stacked}"
+    return run / "measures" / f"{views}.{counts}"
 
 
 def predictions_of(run: Path, measure: MeasurePlan, metric: str) -> Path:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hemascope.config import RunConfig
 from hemascope.config_files import compose_config, merged
+from hemascope.corruptions import families
 from hemascope.errors import ConfigError
 from hemascope.names import suggestion
 from hemascope.study_results import Expectation
@@ -22,6 +23,9 @@ from hemascope.toml_text import read_toml
 MAX_STUDY_BYTES = 1_000_000
 MAX_TRIALS = 10_000
 """A crossing of more runs than this is a slip of the pen."""
+
+FAMILY = "family_"
+"""What the metric of one layer of a family begins with."""
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,60}$"
 
@@ -44,10 +48,12 @@ class MeasurePlan(_Table):
 
     views    test-time views averaged when predicting; left out: the image as it is
     stacked  test cells under each stack of strong layers; 0: none
+    families test cells under one layer of each family of damage; 0: none
     """
 
     views: tuple[str, ...] = ()
     stacked: int = Field(0, ge=0)
+    families: int = Field(0, ge=0)
 
 
 class VariantPlan(_Table):
@@ -257,6 +263,8 @@ def metric_titles(plan: StudyPlan) -> dict[str, str]:
     }
     if plan.measure.stacked:
         titles |= {"stacked_1_2": "one or two layers", "stacked_2_4": "two to four layers"}
+    if plan.measure.families:
+        titles |= {f"{FAMILY}{name}": name for name in families()}
     return titles
 
 

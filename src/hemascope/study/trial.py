@@ -13,7 +13,7 @@ from hemascope.data.store import open_store
 from hemascope.evaluation.record import save_predictions
 from hemascope.progress import SILENT, Progress
 from hemascope.study.places import find_run, is_finished, is_measured, predictions_of
-from hemascope.study.plan import Trial
+from hemascope.study.plan import FAMILY, Trial
 
 SEED_OF_LAYERS = 20_613
 """Of the stacked layers: neither a seed anyone trains with nor that of ``hemascope stress``."""
@@ -56,7 +56,7 @@ def run_trial(
 
 def _measure(run: Path, trial: Trial, cells: Path, metrics: tuple[str, ...]) -> None:
     """Save predictions of the test cells under views, and under stacks of layers; and what the network costs."""
-    from hemascope.corruptions import STACKS, stack
+    from hemascope.corruptions import STACKS, one_layer, stack
     from hemascope.models.costs import network_costs
     from hemascope.predict import load_model
     from hemascope.workflow.stressing import fewer
@@ -72,8 +72,11 @@ def _measure(run: Path, trial: Trial, cells: Path, metrics: tuple[str, ...]) -> 
         path = predictions_of(run, measure, metric)
         if path.exists():
             continue
-        chosen = rows if metric not in STACKS or measure.stacked >= len(rows) else fewer(found, rows, measure.stacked)
+        limit = measure.stacked if metric in STACKS else measure.families if metric.startswith(FAMILY) else len(rows)
+        chosen = rows if limit >= len(rows) else fewer(found, rows, limit)
         images, ids = np.stack([found.images[row] for row in chosen]), [str(found.ids[row]) for row in chosen]
         if metric in STACKS:
             images, _ = stack(images, metric, seed=SEED_OF_LAYERS, ids=ids)
+        elif metric.startswith(FAMILY):
+            images = one_layer(images, metric.removeprefix(FAMILY), seed=SEED_OF_LAYERS, ids=ids)
         save_predictions(path, predictor.predict_images(images, ids, labels=found.labels[chosen]))
