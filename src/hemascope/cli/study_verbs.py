@@ -100,13 +100,16 @@ def run(
 @click.argument("output", type=PATH)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--markdown", type=PATH, metavar="PAGE.md", help="Write one page with all of them as well.")
+@click.option("--preface", type=PATH, metavar="FILE.md", help="What that page begins with.")
 @click.pass_context
-def report(ctx: click.Context, output: Path, names: tuple[str, ...], markdown: Path | None) -> None:
+def report(
+    ctx: click.Context, output: Path, names: tuple[str, ...], markdown: Path | None, preface: Path | None
+) -> None:
     """Make the tables and pages of the studies in the folder OUTPUT again from what their runs saved."""
     from hemascope.cli.study_wording import study_lines
     from hemascope.study.studies import report_studies
 
-    done = report_studies(output, names, markdown=markdown, progress=progress_of(ctx))
+    done = report_studies(output, names, markdown=markdown, preface=preface, progress=progress_of(ctx))
     for result in done.results:
         for line in study_lines(result):
             say(line)

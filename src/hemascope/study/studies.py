@@ -92,11 +92,13 @@ def report_studies(
     names: Sequence[str] = (),
     *,
     markdown: str | Path | None = None,
+    preface: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> Studied:
     """Make the tables and pages of the studies in ``output`` again from saved results; all of them without ``names``.
 
     markdown  a file for one page with all of them
+    preface   a file with the words that page begins with
 
     Raises RunError where there is no such study, or a saved result is damaged.
     """
@@ -104,6 +106,7 @@ def report_studies(
     chosen = list(names) or sorted(path.parent.name for path in target.glob("*/study.toml"))
     if not chosen:
         raise RunError(f"{target} holds no study. Run one with hemascope study run FILE --data CELLS -o {target}.")
+    words = "" if preface is None else _text(Path(preface))
     results, pages = [], []
     with progress.task("tables of the studies", len(chosen), "studies") as advance:
         for name in chosen:
@@ -125,7 +128,7 @@ def report_studies(
             advance(1)
     pages.append(render_studies(_all_results(target), target))
     if markdown is not None:
-        write_text(Path(markdown), studies_markdown(results))
+        write_text(Path(markdown), studies_markdown(results, words))
     return Studied(tuple(results), tuple(pages), {})
 
 
@@ -228,6 +231,13 @@ def _all_results(output: Path) -> list[StudyResult]:
         StudyResult.model_validate_json(path.read_text(encoding="utf-8"))
         for path in sorted(output.glob("*/study.json"))
     ]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the preface {path} cannot be read as text: {error}.") from error
 
 
 def _failures(work: Sequence[Work], done: Executed) -> dict[str, str]:
