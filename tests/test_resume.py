@@ -199,6 +199,17 @@ def test_how_often_is_saved_changes_nothing(unbroken: Any, tmp_path: Path) -> No
     assert_equal(tiny_fit(rarely, tmp_path), unbroken("sgd"))
 
 
+def test_a_kill_loses_no_more_than_the_running_epoch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With one validation at the end, no check due and no clock, each pass over the images leaves a checkpoint."""
+    monkeypatch.setattr(stage_module, "LOSS_CHECK_STEPS", 1000)
+    config = tiny_config(image_stage(validate_every=1000), runtime={"checkpoint_minutes": 1e6})
+    with pytest.raises(Killed):
+        tiny_fit(config, tmp_path, Killer("step", "stage finetune", 10))
+    assert saved_step(tmp_path) == (0, 6)
+    unbroken = tiny_fit(config, tmp_path / "unbroken")
+    assert_equal(tiny_fit(config, tmp_path), unbroken)
+
+
 def test_the_history_file_is_the_history(tmp_path: Path) -> None:
     """After a kill and a resume history.jsonl holds each record once."""
     with pytest.raises(Killed):

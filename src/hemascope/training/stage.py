@@ -166,8 +166,8 @@ class StageRun:
                     self.averaged.update(network, step=standing.step)
                 advance(stage.batch_size)
 
-                validating = standing.step in validate_at
-                if not validating and standing.step - checked_from < LOSS_CHECK_STEPS:
+                validating, full_pass = standing.step in validate_at, self._ends_an_epoch(standing.step)
+                if not validating and not full_pass and standing.step - checked_from < LOSS_CHECK_STEPS:
                     continue
                 # Checks and checkpoints fall on steps that do not depend on the clock, so that a resumed run sums
                 # the same losses; the clock only says which of these steps write a checkpoint.
@@ -176,7 +176,8 @@ class StageRun:
                 standing.seconds = time.perf_counter() - started
                 if validating and self._validate(network, rate):
                     break
-                if validating or time.monotonic() - last_checkpoint > self.config.runtime.checkpoint_minutes * 60:
+                overdue = time.monotonic() - last_checkpoint > self.config.runtime.checkpoint_minutes * 60
+                if validating or full_pass or overdue:
                     self._save(stage_done=False)
                     last_checkpoint = time.monotonic()
         network.load_state_dict(self.best_tensors)
@@ -224,6 +225,13 @@ class StageRun:
 
     def _epoch(self, step: int) -> float:
         return step * self.stage.batch_size / self.n
+
+    def _ends_an_epoch(self, step: int) -> bool:
+        """Whether a pass over the images ends here: a kill then loses no more than the running one.
+
+        Passes over saved features take seconds, less than writing so many checkpoints would.
+        """
+        return self.stage.kind == "images" and int(self._epoch(step)) > int(self._epoch(step - 1))
 
     def _follow_plan(self, forward: nn.Module) -> nn.Module:
         """Put the network into training mode after a validation, and thaw more blocks where the plan says so."""
