@@ -11,19 +11,17 @@ turned back; sanity that with the map after the head's weights were drawn anew (
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from figures import add_json_option, publish
-from scipy.stats import spearmanr
 
 from hemascope.data.load import load
 from hemascope.explain.cams import METHODS, explain_images, predict_classes
 from hemascope.explain.cell_mask import cell_masks
 from hemascope.explain.faithfulness import agreement, insertion_deletion, random_maps, share_inside
+from hemascope.explain.sanity import likeness, with_new_head
 from hemascope.predict import load_model
 from hemascope.workflow.cells import spread
 from hemascope.workflow.stressing import tested_rows
@@ -53,11 +51,7 @@ def main() -> None:
 
     coarse = np.mean([curves(np.repeat(one[None], len(images), 0)) for one in random_maps(side, 3, 0)], axis=0)
     pixels = curves(np.random.default_rng(0).random(images.shape[:3]).astype(np.float32))
-    drawn = copy.deepcopy(model)
-    torch.manual_seed(0)
-    for layer in drawn.head.modules():
-        if isinstance(layer, torch.nn.Linear):
-            torch.nn.init.normal_(layer.weight, std=float(layer.weight.std()))
+    drawn = with_new_head(model, 0)
     found = {}
     for method in options.methods:
         began = time.perf_counter()
@@ -71,9 +65,7 @@ def main() -> None:
             "cell": _mean([share_inside(one, mask[1]) for one, mask in zip(heat, masks, strict=True)]),
             "nucleus": _mean([share_inside(one, mask[0]) for one, mask in zip(heat, masks, strict=True)]),
             "agreement": float(np.mean([agreement(a, b) for a, b in zip(heat, back, strict=True)])),
-            "sanity": float(
-                np.mean([spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(heat, other, strict=True)])
-            ),
+            "sanity": likeness(heat, other),
             "seconds": seconds,
         }
         print(f"{method}: {seconds:.2f} s an image", flush=True)

@@ -101,6 +101,60 @@ def test_a_map_is_trusted_only_where_its_figures_allow_it(made: explaining.Expla
         assert one.agreement is not None and -1.001 <= one.agreement <= 1.001
 
 
+def test_a_method_blind_to_the_last_layer_is_marked_on_every_cell(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that draws each cell as bright as it is, whatever the network, is like itself under another head."""
+    from hemascope.explain import cams, sanity
+
+    real = cams.explain_images
+
+    def brightness(model: Any, pictures: Any, **options: Any) -> Any:
+        found = real(model, pictures, **options)
+        return cams.Explanation(found.method, pictures.mean(axis=3, dtype=np.float32) / 255, found.target, found.layer)
+
+    monkeypatch.setattr(cams, "explain_images", brightness)
+    marked = explain(run, [images], output=tmp_path / "out", methods=("gradcam",), augmented=None)
+    assert marked.report.sanity["gradcam"] == pytest.approx(1)
+    for cell in marked.report.cells:
+        assert sanity.STAYS in cell.methods[0].reasons and not cell.methods[0].trustworthy
+    assert "drawn anew" in marked.page.read_text(encoding="utf-8")
+
+
+def test_likeness_is_of_ranks_and_a_flat_map_is_like_no_other() -> None:
+    """A map and its square have the same ranks, its negative the opposite ones, and a flat map counts as 0."""
+    from hemascope.explain.sanity import likeness
+
+    one = np.random.default_rng(0).random((2, 8, 8)).astype(np.float32)
+    assert likeness(one, one**2) == pytest.approx(1)
+    assert likeness(one, 1 - one) == pytest.approx(-1)
+    assert likeness(one, np.zeros_like(one)) == 0
+
+
+def test_a_new_head_leaves_the_trained_network_alone(run: Path) -> None:
+    """The copy has the same backbone and other weights in its head; the network it was made of is as it was."""
+    import torch
+
+    from hemascope.explain.sanity import with_new_head
+    from hemascope.predict import load_model
+
+    classifier = load_model(run).bundle.build()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    drawn = with_new_head(classifier, 0)
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+    changed = {name for name, value in drawn.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("head.") for name in changed)
+
+
+def test_an_empty_map_has_its_own_reason() -> None:
+    """A map that is zero everywhere is not trusted, and no figure of it is held against it."""
+    from hemascope.explain.faithfulness import reasons_to_doubt
+
+    reasons = reasons_to_doubt(0.1, 0.9, 0.5, 0.5, 0.0, stays=0.9, empty=True)
+    assert len(reasons) == 1 and "empty" in reasons[0]
+    assert len(reasons_to_doubt(0.1, 0.9, 0.5, 0.5, 0.0, stays=0.9)) == 4
+
+
 def test_an_unreadable_image_is_listed_with_its_reason(made: explaining.Explained) -> None:
     """It is no cell of the report, and page and record say why."""
     (one,) = made.report.unreadable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from hemascope.results import SavedRecord
 
 
@@ -68,6 +70,8 @@ class ExplainReport(SavedRecord):
     policy      the augmentation policy the second versions are drawn from, "" without them
     assessed    whether the model was calibrated, so that it says which cells to look at
     part        of the labelled set, "" where images were given
+    sanity      by method, a few cells: rank correlation of its maps with those of a network whose last layer was drawn
+                anew; a map about the class is near 0
     """
 
     version: int = 1
@@ -82,6 +86,7 @@ class ExplainReport(SavedRecord):
     cells: tuple[CellExplanation, ...]
     unreadable: tuple[UnreadableImage, ...] = ()
     notes: tuple[str, ...] = ()
+    sanity: dict[str, float] = Field(default_factory=dict)
     created: str = ""
     command: str = ""
 

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from hemascope.explain.attribution import empty_field
 from hemascope.explain.cams import predict_probs
+from hemascope.explain.sanity import MOST_ALIKE, STAYS
 from hemascope.models.classifier import Classifier
 
 STEPS = 24
@@ -77,8 +78,17 @@ def reasons_to_doubt(
     agrees: float | None = None,
     *,
     least_agreement: float = 0.5,
+    stays: float | None = None,
+    empty: bool = False,
 ) -> list[str]:
-    """Why a map is not to be trusted, in words; none where it is. ``agrees`` None: no second version was explained."""
+    """Why a map is not to be trusted, in words; none where it is.
+
+    agrees  correlation with the map of a second version; None: none was explained
+    stays   how like maps of the method are to those of a network with another head (``sanity.likeness``)
+    empty   whether the map is zero everywhere
+    """
+    if empty:
+        return ["the map is empty: by this method nothing speaks for the class"]
     reasons = []
     if not insertion > random_insertion:
         reasons.append("revealing its places brings the class back no sooner than random places do")
@@ -86,6 +96,8 @@ def reasons_to_doubt(
         reasons.append("removing its places takes the class away no sooner than random places do")
     if agrees is not None and not agrees >= least_agreement:
         reasons.append("the map of an augmented version of the cell lies elsewhere")
+    if stays is not None and stays > MOST_ALIKE:
+        reasons.append(STAYS)
     return reasons
 
 

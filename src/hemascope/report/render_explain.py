@@ -153,6 +153,8 @@ def _card(report: ExplainReport, method: str) -> Card:
     details = [f"better than chance: {better:,}", f"of the map in the cell: {percent(inside)}"]
     if agrees is not None:
         details.append(f"agreement: {agrees:.2f}".replace("-", "\N{MINUS SIGN}"))
+    if method in report.sanity:
+        details.append(f"like one of another head: {report.sanity[method]:.2f}".replace("-", "\N{MINUS SIGN}"))
     return Card(
         f"{report.holding(method):,} of {len(results):,}", f"hold by {TITLES.get(method, method)}", " · ".join(details)
     )

@@ -114,7 +114,7 @@ def explain(
     else:
         asked = _from_part(predictor, inputs, part, limit, seed, format, class_names, progress)
     with atomic_folder(target) as temporary:
-        cells, heat = _explained(predictor, classifier, asked, chosen, policy, seed, temporary, progress)
+        cells, heat, sanity = _explained(predictor, classifier, asked, chosen, policy, seed, temporary, progress)
         report = ExplainReport(
             model=predictor.name,
             model_sha256=predictor.bundle.sha256,
@@ -127,6 +127,7 @@ def explain(
             cells=tuple(cells),
             unreadable=asked.unreadable,
             notes=asked.notes,
+            sanity=sanity,
             created=now(),
             command=command,
         )
@@ -225,9 +226,10 @@ def _explained(
     seed: int,
     folder: Path,
     progress: Progress,
-) -> tuple[list[CellExplanation], dict[str, NDArray[np.float16]]]:
-    """A record a cell, and the maps of each method, float16 (n, S, S). Overlays are written on the way."""
+) -> tuple[list[CellExplanation], dict[str, NDArray[np.float16]], dict[str, float]]:
+    """A record a cell, the maps of each method, float16 (n, S, S), and its sanity. Overlays are written on the way."""
     from hemascope.explain.cams import explain_images
+    from hemascope.explain.sanity import SANITY_CELLS, likeness, with_new_head
 
     names = predictor.class_names
     said = predictor.predict_images(asked.images, asked.ids, progress=progress)
@@ -239,10 +241,14 @@ def _explained(
         again = predictor.predict_images(second, asked.ids, progress=progress)
     heat: dict[str, NDArray[np.float32]] = {}
     turned: dict[str, NDArray[np.float32]] = {}
+    sanity: dict[str, float] = {}
+    few, other = asked.images[:SANITY_CELLS], with_new_head(classifier, seed)
     for method in methods:
         heat[method] = explain_images(classifier, asked.images, method=method, target=target, progress=progress).heat
         if second is not None:
             turned[method] = explain_images(classifier, second, method=method, target=target, progress=progress).heat
+        again_few = explain_images(other, few, method=method, target=target[: len(few)]).heat
+        sanity[method] = likeness(heat[method][: len(few)], again_few)
     found = []
     (folder / "overlays").mkdir()
     with progress.task("testing the maps", len(asked.ids), "images") as advance:
@@ -251,7 +257,7 @@ def _explained(
             back = {} if second is None else {key: _undone(maps[row], turns[row]) for key, maps in turned.items()}
             results = _tested(
                 classifier, asked.images[row], {key: maps[row] for key, maps in heat.items()}, back,
-                int(target[row]), label, seed,
+                int(target[row]), label, seed, sanity,
             )  # fmt: skip
             picture = _picture_name(row, name)
             save_overlay(
@@ -279,7 +285,7 @@ def _explained(
                 )
             )
             advance(1)
-    return found, {method: maps.astype(np.float16) for method, maps in heat.items()}
+    return found, {method: maps.astype(np.float16) for method, maps in heat.items()}, sanity
 
 
 def _tested(
@@ -290,6 +296,7 @@ def _tested(
     target: int,
     label: str,
     seed: int,
+    sanity: dict[str, float],
 ) -> list[MethodResult]:
     """A record a method, of one cell: its maps (S, S), and those of its second version turned back."""
     from hemascope.explain.cell_mask import cell_masks
@@ -311,7 +318,15 @@ def _tested(
     for method, one in heat.items():
         insertion, deletion = insertion_deletion(classifier, image, one, target, seed=seed)
         agrees = agreement(one, back[method]) if method in back else None
-        reasons = reasons_to_doubt(insertion, deletion, random_insertion, random_deletion, agrees)
+        reasons = reasons_to_doubt(
+            insertion,
+            deletion,
+            random_insertion,
+            random_deletion,
+            agrees,
+            stays=sanity[method],
+            empty=not one.any(),
+        )
         found.append(
             MethodResult(
                 method=method,
