@@ -291,3 +291,14 @@ def test_without_ray_the_install_line_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hemascope\[scale\]'"):
         studies.engine_of(None, "auto")
+
+
+def test_a_worker_sees_its_own_gpu_and_its_own_threads() -> None:
+    """Before torch is loaded a worker takes one GPU of those handed out, and as many threads as it was given."""
+    code = (
+        "import os, queue; from hemascope.study.workers import _start; devices = queue.Queue(); devices.put(3); "
+        "_start(5, devices, None, os.getppid()); "
+        "print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["3", "5"]
