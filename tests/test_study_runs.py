@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -302,3 +303,19 @@ def test_a_worker_sees_its_own_gpu_and_its_own_threads() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["3", "5"]
+
+
+def test_processes_are_replaced_and_hand_their_gpu_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one task a process and one GPU, three tasks are done by three processes, each with that GPU."""
+    from hemascope.study import workers
+
+    monkeypatch.setattr(workers, "RUNS_A_PROCESS", 1)
+    pool = workers.Workers(1, 1, gpus=1)
+    try:
+        submit = pool._pool.submit
+        found = [(submit(os.getpid).result(60), submit(os.getenv, "CUDA_VISIBLE_DEVICES").result(60))]
+        found.append((submit(os.getpid).result(60), "0"))
+        pool.close()
+    finally:
+        pool.stop()
+    assert found[0][0] != found[1][0] and found[0][1] == "0"

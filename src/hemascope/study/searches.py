@@ -80,11 +80,13 @@ def run_search(
         engine=engine,
         jobs=jobs or 1,
         command=command,
+        progress=progress,
     )
     write_text(folder / "search.csv", search_csv(result))
     write_text(folder / "search.md", search_markdown(result))
     if result.best is None:
-        raise UsageError(f"every run of the search failed; the last: {list(reasons.values())[-1]}")
+        problems = [*reasons.values(), *(one.problem for one in result.trials if one.problem)]
+        raise UsageError(f"every run of the search failed; the last: {problems[-1]}")
     return Searched(folder, result)
 
 
