@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
+
+import tomli_w
 
 from hemascope.results import SavedRecord
 
 Engine = Literal["halving", "optuna"]
+Status = Literal["finished", "failed", "running"]
+Value = str | int | float | bool
 
 
 class Tried(SavedRecord):
@@ -16,16 +21,22 @@ class Tried(SavedRecord):
     rung        0 for the smallest budget
     budget      share of the full epochs of the image stages
     settings    dotted keys with their values
-    validation  balanced accuracy of the validation cells, None where the run failed
-    run         name of the run folder, "" where it failed
+    status      running: begun and not heard of since, as after a kill
+    validation  balanced accuracy of the validation cells, None where it is not finished
+    seconds     of training, as the run itself says; None where it does not
+    run         name of the run folder, "" where the settings together are no configuration
+    problem     why those are none, or why a finished run has no score; a run that failed is told by its own message
     """
 
     number: int
     rung: int
     budget: float
-    settings: dict[str, str | int | float | bool | list[str | int | float | bool]]
-    validation: float | None
-    run: str
+    settings: dict[str, Value | list[Value]]
+    status: Status
+    validation: float | None = None
+    seconds: float | None = None
+    run: str = ""
+    problem: str = ""
 
 
 class SearchResult(SavedRecord):
@@ -43,7 +54,10 @@ class SearchResult(SavedRecord):
     created: str
 
     def words(self) -> list[str]:
-        """The best settings as words for ``--set``."""
-        import json
+        """The best settings as words for ``--set``, one a setting; a shell may need them quoted."""
+        best = {} if self.best is None else self.best.settings
+        return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in best.items()]
 
-        return [] if self.best is None else [f"{key}={json.dumps(value)}" for key, value in self.best.settings.items()]
+    def toml(self) -> str:
+        """The best settings as the ``[set]`` of a study's file, "" where there are none."""
+        return "" if self.best is None else tomli_w.dumps({"set": self.best.settings})

@@ -50,7 +50,8 @@ def halve(plan: SearchPlan, space: Space, carry_out: Callable[[Sequence[Point], 
     drawn goes on.
     """
     points = draw_points(space, plan.trials, np.random.default_rng(plan.seed))
-    for rung, (count, budget) in enumerate(budgets(plan)):
+    # A small space may have fewer points than were asked for.
+    for rung, (count, budget) in enumerate(budgets(plan.model_copy(update={"trials": len(points)}))):
         if not points:
             return
         found = carry_out(points[:count], rung, budget)
