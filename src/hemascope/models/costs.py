@@ -23,17 +23,19 @@ class NetworkCosts:
 def network_costs(model: nn.Module, size: int) -> NetworkCosts:
     """The costs of ``model`` on an image of ``size`` pixels a side; counted as torch counts, and the model left alone.
 
-    Convolutions, matrix products and attention are counted; what is done element by element is not, as is usual.
+    Convolutions, matrix products and attention are counted; what is done element by element is not, as is usual. A
+    model on the meta device is counted without computing anything.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     device = next(model.parameters()).device
-    training = model.training
+    training = {module: module.training for module in model.modules()}  # frozen blocks have a mode of their own
     model.eval()
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
     finally:
-        model.train(training)
+        for module, mode in training.items():
+            module.training = mode
     return NetworkCosts(parameters, counter.get_total_flops() / 1e9)
