@@ -15,6 +15,7 @@ from hemascope.cli.augment_verbs import augment
 from hemascope.cli.clean_verb import clean
 from hemascope.cli.config_verb import config
 from hemascope.cli.data_verbs import inspect
+from hemascope.cli.estimate_verb import estimate
 from hemascope.cli.explain_verb import explain
 from hemascope.cli.manners import HELP_SETTINGS, HemascopeGroup
 from hemascope.cli.model_verbs import models, pack, soup
@@ -50,7 +51,7 @@ def main(quiet: bool) -> None:
 
 for _verb in (inspect, audit, clean, draw_map, augment, train, evaluate, stress, calibrate, trust, predict):
     main.add_command(_verb)
-for _verb in (shift, similar, explain, compare, study, soup, pack, models, report, config, demo):
+for _verb in (shift, similar, explain, compare, study, soup, pack, models, report, estimate, config, demo):
     main.add_command(_verb)
 
 __all__ = ["main"]

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Train on labelled cells, evaluate, report.")
 @click.argument("path")
-@click.option("-o", "--output", type=PATH, required=True, help="Run folder to make, such as runs/first.")
+@click.option("-o", "--output", type=PATH, help="Run folder to make, such as runs/first. Needed but for --smoke.")
 @click.option("--config", "config_file", type=PATH, help="TOML file of settings; see `hemascope config`.")
-@click.option("--recipe", metavar="NAME", help="Start from a packaged set of settings: fast, standard, blood8, demo.")
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    help="Start from a packaged set of settings: fast, standard, blood8, demo, convnext_xlarge.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated.")
 @click.option(
     "--hold-out",
@@ -36,12 +40,13 @@ if TYPE_CHECKING:
 @click.option("--splits", type=PATH, help="Use the split written by an earlier run.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run in the output folder.")
 @click.option("--force", is_flag=True, help="Replace a run that is already in the output folder.")
+@click.option("--smoke", is_flag=True, help="Go through one batch of every stage, say what it took, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.pass_context
 def train(
     ctx: click.Context,
     path: str,
-    output: Path,
+    output: Path | None,
     config_file: Path | None,
     recipe: str | None,
     overrides: tuple[str, ...],
@@ -52,6 +57,7 @@ def train(
     splits: Path | None,
     resume: bool,
     force: bool,
+    smoke: bool,
     as_json: bool,
 ) -> None:
     """Train on the labelled cells of PATH, evaluate, and write a report.
@@ -64,7 +70,12 @@ def train(
       hemascope train my_cells/ -o runs/first
       hemascope train my_cells/ -o runs/quick --recipe fast
       hemascope train cells.npz -o runs/b --set stages.finetune.epochs=3 --set model.backbone=resnet18
+      hemascope train my_cells/ --recipe convnext_xlarge --smoke
     """
+    if smoke and (resume or force):
+        raise UsageError("--smoke writes no run: leave out --resume and --force.")
+    if output is None and not smoke:
+        raise click.UsageError("Missing option '-o' / '--output'.", ctx)
     if resume and force:
         raise UsageError("--resume goes on with a run and --force replaces it: give one of them.")
     if held_out:
@@ -75,6 +86,9 @@ def train(
         overrides = (*overrides, f"seed={seed}")
     config = _configuration(config_file, recipe, overrides, output if resume else None)
 
+    if smoke:
+        _smoke(ctx, path, config, format_name, names, splits, as_json=as_json)
+        return
     from hemascope import workflow
 
     try:
@@ -109,6 +123,37 @@ def demo(ctx: click.Context, output: Path) -> None:
     from hemascope import workflow
 
     _say_trained(workflow.demo(output, progress=progress_of(ctx)))
+
+
+def _smoke(
+    ctx: click.Context,
+    path: str,
+    config: RunConfig,
+    format_name: str | None,
+    names: tuple[str, ...] | None,
+    splits: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """One batch of every stage, and what it took."""
+    from dataclasses import asdict
+
+    from hemascope.workflow.smoke import smoke
+
+    found = smoke(path, config, format=format_name, class_names=names, splits=splits, progress=progress_of(ctx))
+    if as_json:
+        say_json(asdict(found))
+        return
+    say(f"{found.backbone}, {found.parameters:,} parameters; {'; '.join(found.notes)}")
+    say(f"On {found.device} in {found.precision}, with {found.threads} threads, {found.seconds:.1f} s in all")
+    for stage in found.stages:
+        held = [(stage.peak, "of memory so far"), (stage.device_peak, "on the GPU")]
+        memory = "".join(f", at most {count / 2**30:.2f} GiB {where}" for count, where in held if count is not None)
+        say(
+            f"Stage {stage.name} passed: one step of {stage.images} images and a validation of {stage.validated} in "
+            f"{stage.seconds:.1f} s; losses {stage.loss:.3f} and {stage.validation:.3f}{memory}"
+        )
+    say("Nothing was kept.")
 
 
 def _configuration(
