@@ -1,6 +1,7 @@
 """Morphology in words: how well eleven attributes are told, from which features, and what contradictions are worth.
 
     python benchmarks/morphology.py RUN CELLS WBCATT [--views 8]
+    python benchmarks/morphology.py RUN CELLS WBCATT --own
 
 RUN is a run's or bundle's folder with its splits.json, or a shipped model's name; CELLS the cells it was trained on;
 WBCATT the folder with WBCAtt's tables. Macro F1 is given on WBCAtt's test part (from some of its cells the network
@@ -11,6 +12,9 @@ final         features the classifier's head is given, as the Predictor has them
 stages        means and deviations of the maps of every stage of the network, without the final features
 both          final and stages together (in the JSON)
 published     macro F1 of Tsutsui et al. 2023, where it could be had
+
+With --own nothing is fitted: the words the model carries are tested, with the model's own views, on its test part and
+on those of its test cells that WBCAtt tests on too. That is what `predict` says of a cell.
 
 Contradictions (printed, and in the JSON): right labels marked on the model's test part; labels turned at random to
 another described class, marked; and of the white labels the network really gets wrong on its validation, calibration
@@ -25,8 +29,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from figures import add_json_option, publish
+from figures import RESULTS, add_json_option, publish
 
+from hemascope.assessment import described_by
 from hemascope.cells import CellDataset
 from hemascope.data.load import load
 from hemascope.data.splits import load_splits
@@ -37,9 +42,10 @@ from hemascope.models.shipped import locate
 from hemascope.morphology.attributes import ATTRIBUTES, DESCRIBED
 from hemascope.morphology.collect import DescribedCells, collect
 from hemascope.morphology.fit import fit_attributes
-from hemascope.morphology.head import AttributeHead, Floats
+from hemascope.morphology.head import AttributeHead, Floats, Ints
 from hemascope.morphology.read_wbcatt import read_wbcatt
 from hemascope.morphology.scores import PUBLISHED, score_attributes
+from hemascope.predict import load_model
 from hemascope.trust_results import AttributeResult
 
 PAPER_MEAN = 0.912
@@ -54,8 +60,14 @@ def main() -> None:
     parser.add_argument("cells", type=Path)
     parser.add_argument("wbcatt", type=Path)
     parser.add_argument("--views", type=int, choices=VIEWS, default=8, help="as the model predicts")
+    parser.add_argument("--own", action="store_true", help="fit nothing: test the words that the model carries")
     add_json_option(parser, "morphology")
     options = parser.parse_args()
+    if options.own:
+        if options.json == RESULTS / "morphology.json":
+            options.json = RESULTS / "morphology_own.json"
+        own_words(options)
+        return
 
     folder = locate(options.run).folder
     bundle = load_bundle(folder)
@@ -130,7 +142,7 @@ def main() -> None:
         head = heads[kind]
         figures[f"contradictions, {kind}"] = {
             "bytes": sizes[kind],
-            **planted(head, features[place], described, whole),
+            **planted(head, features[place][described.clean_test], described.labels[described.clean_test], whole),
             **real_errors(head, features, final, bundle, whole, rows, parts),
         }
         print(kind, figures[f"contradictions, {kind}"])
@@ -146,6 +158,67 @@ def main() -> None:
             "clean: class alone",
             "clean: final",
             "clean: stages",
+        ),
+        lines,
+    )
+
+
+def own_words(options: argparse.Namespace) -> None:
+    """Test the head the model carries on described cells of its test part, from which nothing was learnt or chosen."""
+    predictor = load_model(options.run)
+    if predictor.assessor is None or predictor.assessor.words is None:
+        raise SystemExit(f"{options.run} has no words for cells: hemascope calibrate RUN CELLS --words WBCATT")
+    whole = load(options.cells, preparation=predictor.bundle.preparation)
+    parts = load_splits(predictor.folder / "splits.json", whole).assignment
+    described = collect(whole, parts, read_wbcatt(options.wbcatt))
+    clean = described.clean_test
+    rows, both = described.rows[clean], described.published_test[clean]
+    images = np.stack([whole.images[row] for row in rows])
+    said = predictor.predict_images(images, [str(whole.ids[row]) for row in rows], features=True)
+    assert said.features is not None and said.stages is not None
+    head, features = predictor.assessor.words, described_by(said.features, said.stages)
+    values, labels = described.values[clean], described.labels[clean]
+    scored = {
+        "clean_test": score_attributes(head, features, values),
+        "published_test_and_clean": score_attributes(head, features[both], values[both]),
+    }
+    alone = by_class_alone(described, described.published_test & clean)
+    figures: dict[str, Any] = {
+        "model_sha256": predictor.bundle.sha256,
+        "views": list(predictor.bundle.views),
+        "clean_test": len(rows),
+        "published_test_and_clean": int(both.sum()),
+        "paper_mean_second_hand": PAPER_MEAN,
+        **planted(head, features, labels, whole),
+        "named_wrongly": int((said.predicted != labels).sum()),
+        "named_wrongly_marked": int(
+            (head.disagrees(features, whole.class_names, said.predicted) & (said.predicted != labels)).sum()
+        ),
+        "class_alone_published_test_and_clean": dict(zip(ATTRIBUTES, alone, strict=True)),
+        **{
+            f"{name}_macro_f1": {
+                **{one.attribute: one.macro_f1.model_dump() for one in results},
+                "mean": mean(results),
+            }
+            for name, results in scored.items()
+        },
+    }
+    columns = scored["published_test_and_clean"], scored["clean_test"]
+    lines: list[list[object]] = [
+        [attribute.title, alone[k], *(interval(results[k]) for results in columns)]
+        for k, attribute in enumerate(ATTRIBUTES.values())
+    ]
+    lines.append(["mean", float(np.mean(alone)), *(f"{mean(results):.3f}" for results in columns)])
+    for name in ("right_labels_marked", "turned_labels_marked", "named_wrongly_marked"):
+        print(f"{name.replace('_', ' ')}: {figures[name]} of {figures.get(name.removesuffix('_marked'), len(rows)):,}")
+    publish(
+        options.json,
+        figures,
+        (
+            "attribute",
+            "class alone",
+            f"WBCAtt's and the model's test ({int(both.sum())})",
+            f"model's test ({len(rows):,})",
         ),
         lines,
     )
@@ -178,11 +251,9 @@ def by_class_alone(described: DescribedCells, mask: np.ndarray) -> list[float]:
     return scores
 
 
-def planted(head: AttributeHead, features: Floats, described: DescribedCells, whole: CellDataset) -> dict[str, Any]:
-    """Right labels and labels turned to another described class, on the model's test part: counts marked."""
-    clean = described.clean_test
-    labels, features = described.labels[clean], features[clean]
-    classes = np.unique(described.labels)
+def planted(head: AttributeHead, features: Floats, labels: Ints, whole: CellDataset) -> dict[str, Any]:
+    """Right labels and labels turned to another described class, of cells of the model's test part: counts marked."""
+    classes = np.unique(labels)
     turned = np.random.default_rng(0).integers(1, len(classes), len(labels))
     wrong = classes[(np.searchsorted(classes, labels) + turned) % len(classes)]
     return {
