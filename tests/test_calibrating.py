@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from training_setup import features_stage, tiny_config
 
 from hemascope import workflow
-from hemascope.assessment import Assessor, TrustRecord, review_reasons
+from hemascope.assessment import Assessor, TrustRecord, described_by, review_reasons
+from hemascope.cli import main
 from hemascope.data.load import load
 from hemascope.data.splits import load_splits
 from hemascope.data.synthetic import write_synthetic_folder
@@ -22,9 +25,11 @@ from hemascope.errors import BundleError, DataError, SplitError, UsageError
 from hemascope.evaluation.record import load_predictions
 from hemascope.evaluation.table import TRUST_COLUMNS, write_table
 from hemascope.models.bundle import load_bundle
+from hemascope.morphology.attributes import ATTRIBUTES, DESCRIBED
 from hemascope.predict import Predictor, load_model
 from hemascope.results import REVIEW_REASONS, Trust
 from hemascope.trust_results import TrustReport
+from hemascope.workflow import trust_testing
 from hemascope.workflow.calibrating import calibrate
 from hemascope.workflow.model_making import make_soup, pack
 from hemascope.workflow.trust_testing import damaged, trust
@@ -204,7 +209,6 @@ def test_calibrating_refuses_what_it_cannot_do(run: Any, cells: Path, tmp_path: 
 def test_damage_to_the_arrays_is_noticed(run: Any, tmp_path: Path) -> None:
     """A changed, missing, added or ill-shaped array file is refused before anything is predicted."""
     import hashlib
-    import shutil
 
     def copy(name: str) -> Path:
         return Path(shutil.copytree(run.folder / "bundle", tmp_path / name))
@@ -291,6 +295,81 @@ def test_the_trust_test_covers_every_kind_of_damage(run: Any, cells: Path, tmp_p
     assert {one.distance for one in report.detection} == {"far", "near", "corrupted"}
     assert all(0 <= (one.flagged.value or 0) <= 1 for one in report.detection)
     assert "<html" in tested.page.read_text()
+
+
+def value_of(name: str, column: int) -> int:
+    """What a made cell called class_number.jpg has of an attribute: by its class, and otherwise for each third cell."""
+    label, number = name.removesuffix(".jpg").rsplit("_", 1)
+    return (DESCRIBED.index(label) + column + (int(number) % 3 == 0)) % len([*ATTRIBUTES.values()][column].values)
+
+
+def is_described(name: str) -> bool:
+    label, number = name.removesuffix(".jpg").rsplit("_", 1)
+    return label in DESCRIBED and int(number) % 7 != 0
+
+
+@pytest.fixture
+def tables(cells: Path, tmp_path: Path) -> Path:
+    """WBCAtt's three tables, for most of the white cells."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    names = [path.name for path in sorted(cells.rglob("*.jpg")) if is_described(path.name)]
+    for place, part in enumerate(("train", "val", "test")):
+        with (folder / f"pbc_attr_{part}.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["img_name", "label", *ATTRIBUTES])
+            for name in names[place::3]:
+                values = [each.values[value_of(name, column)] for column, each in enumerate(ATTRIBUTES.values())]
+                rows.writerow([name, name.split("_")[0], *values])
+    return folder
+
+
+def test_the_trust_test_tells_how_well_the_words_hold(
+    run: Any, cells: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``trust --words`` scores each attribute on the described test cells, each with its own values and no other's."""
+    monkeypatch.setattr(trust_testing, "CORRUPTIONS", {})
+    monkeypatch.setattr(trust_testing, "STACKS", {})
+    monkeypatch.setattr(trust_testing, "FOREIGN_IMAGES", 4)
+    folder = Path(shutil.copytree(run.folder, tmp_path / "speaking"))
+    calibrate(folder, cells, words=tables)
+    call = ["trust", str(folder), str(cells), "--words", str(tables), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 0, result.output
+    assert "promised for cells of the same laboratory" in result.output
+    report = TrustReport.model_validate_json((tmp_path / "out" / "trust.json").read_text())
+
+    model = load_model(folder, device="cpu")
+    loaded = load(cells, preparation=model.bundle.preparation)
+    rows = [
+        row
+        for row in load_splits(folder / "splits.json", loaded).indices("test").tolist()
+        if is_described(Path(str(loaded.ids[row])).name)
+    ]
+    names = [Path(str(loaded.ids[row])).name for row in rows]
+    said = model.predict_images(np.stack([loaded.images[row] for row in rows]), names, features=True)
+    assert said.features is not None and said.stages is not None
+    assert model.assessor is not None and model.assessor.words is not None
+    decided = model.assessor.words.decide(described_by(said.features, said.stages))
+    assert 10 < len(rows) < report.n == 48
+    assert [one.attribute for one in report.attributes] == list(ATTRIBUTES)
+    for column, one in enumerate(report.attributes):
+        true = np.array([value_of(name, column) for name in names])
+        assert one.n == len(rows)
+        assert one.accuracy.value == pytest.approx((decided[:, column] == true).mean())
+    assert min(one.accuracy.value or 0 for one in report.attributes) < 1  # else it would not show a wrong order
+
+
+def test_words_that_cannot_be_tested_are_refused(run: Any, cells: Path, tables: Path, tmp_path: Path) -> None:
+    """A model without words, and tables that describe none of the cells: one sentence each, and nothing written."""
+    with pytest.raises(UsageError, match="has no words"):
+        trust(run.folder, cells, words=tables, output=tmp_path / "out")
+    for path in tables.iterdir():
+        path.write_text(path.read_text().replace(".jpg", ".png"))
+    folder = Path(shutil.copytree(run.folder, tmp_path / "speaking"))
+    with pytest.raises(DataError, match="none of the cells is described"):
+        calibrate(folder, cells, words=tables)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_trust_test_refuses_what_it_cannot_test(run: Any, cells: Path, tmp_path: Path) -> None:

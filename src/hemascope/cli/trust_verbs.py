@@ -153,6 +153,8 @@ def lines(report: TrustReport) -> Iterator[str]:
                 f"  sets at {100 * one.level:g} %, {kind:<10} hold the class in {percent_with_interval(one.coverage)}, "
                 f"{number(one.mean_size.value)} classes on average"
             )
+    if report.coverage:
+        yield "                         promised for cells of the same laboratory, stain and scanner alone"
     for detected in report.detection:
         if detected.distance != "corrupted":
             auroc = detected.auroc.get(report.ood_score)
