@@ -62,6 +62,26 @@ def test_brier_and_nll_are_scikit_learns() -> None:
     assert found.nll.value == pytest.approx(log_loss(labels, probs.astype(np.float64)), rel=1e-5)
 
 
+def test_each_class_has_every_measure() -> None:
+    """As one class against the rest, or the cells of the class alone; a class without cells has no log loss."""
+    probs, labels = cells(600, seed=5)
+    labels[labels == 2] = 0
+    found = measure_calibration(probs, labels, resamples=100)
+    for k in range(3):
+        one, mine = probs[:, k].astype(float), labels == k
+        order = np.argsort(one, kind="stable")
+        gap = sum(len(part) / 600 * abs(one[part].mean() - mine[part].mean()) for part in np.split(order, 15))
+        assert found.class_adaptive_ece[k].value == pytest.approx(gap, abs=1e-6)
+        assert found.class_brier[k].value == pytest.approx(np.square(one - mine).mean(), rel=1e-5)
+        assert found.class_nll[k].n == mine.sum()
+        if mine.any():
+            loss = found.class_nll[k]
+            assert loss.value == pytest.approx(-np.log(one[mine]).mean(), rel=1e-5)
+            assert loss.low is not None and loss.high is not None and loss.low < loss.value < loss.high
+    assert found.class_nll[2].value is None
+    assert sum(one.value or 0 for one in found.class_brier) == pytest.approx(found.brier.value or 0)
+
+
 def test_honest_probabilities_beat_those_too_sure() -> None:
     """Every measure is smaller for honest probabilities, and the intervals of ECE do not meet."""
     honest, sure = (measure_calibration(*cells(4000, seed=4, honest=h), resamples=200) for h in (True, False))

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemascope.report.render_trust import class_rows, cost_rows, kinds, render_trust, shown_sets, thousandfold, verdict
+from hemascope.report.render_trust import (
+    class_rows,
+    cost_rows,
+    damaged_kinds,
+    kinds,
+    render_trust,
+    shown_sets,
+    thousandfold,
+    verdict,
+)
 from hemascope.results import Estimate
 from hemascope.trust_results import (
     AttributeResult,
@@ -60,6 +69,9 @@ def metrics(ece: float) -> CalibrationMetrics:
         brier=near(0.02),
         nll=near(0.05),
         class_ece=[near(ece / 4, 0.001)] * 8,
+        class_adaptive_ece=[near(ece / 5, 0.001)] * 8,
+        class_brier=[near(0.0037)] * 8,
+        class_nll=[near(0.0613)] * 7 + [Estimate(value=None, n=0)],
         bins=bins,
     )
 
@@ -136,7 +148,9 @@ def full_report(**changes: object) -> TrustReport:
                 for level in (0.9, 0.95, 0.99)
             ),
             *(coverage(one, 0.95, True, "lac", 0.84) for one in damage),
+            *(coverage(one, 0.95, False, "aps", 0.8) for one in damage),
         ),
+        shown_sets=("lac", True, 0.95),
         detection=(
             foreign("smooth textures", "far", 0.999),
             foreign("text", "far", 0.997),
@@ -243,6 +257,7 @@ def test_the_figures_are_on_the_page(whole: Page) -> None:
     shown = {name: re.sub(r"\s+", " ", text) for name, text in whole.text.items()}
     assert "1.210" in shown["calibration"]
     assert "0.021" in shown["calibration"]
+    assert "0.004" in shown["calibration"] and "0.061" in shown["calibration"]
     assert "LAC, cuts for each class" in shown["coverage"]
     assert "2,020 sets of 1 class, 31 sets of 2 classes." in shown["coverage"]
     assert "nearest neighbours" in shown["detection"]
@@ -256,8 +271,8 @@ def test_the_figures_are_on_the_page(whole: Page) -> None:
 
 
 def test_assumptions_stand_beside_every_coverage_figure(whole: Page) -> None:
-    """Above the table by class, with the figure by class, and with the figure under damage."""
-    assert whole.text["coverage"].count(ASSUMED) == 3
+    """Above the table by class, with the figure by class, with the figure under damage and the tables of it."""
+    assert whole.text["coverage"].count(ASSUMED) == 4
 
 
 def test_a_broken_promise_is_said(whole: Page) -> None:
@@ -265,7 +280,7 @@ def test_a_broken_promise_is_said(whole: Page) -> None:
     report = full_report()
     assert "It falls short for monocyte." in verdict(report)
     assert "not kept" in whole.text["coverage"]
-    sets = shown_sets(report.coverage)
+    sets = shown_sets(report)
     assert sets is not None
     kept = {row.name: row.kept for row in class_rows(sets, NAMES)}
     assert (kept["monocyte"], kept["ig"], kept["platelet"], kept["all cells"]) == (False, True, None, True)
@@ -294,15 +309,37 @@ def test_more_coverage_than_promised_breaks_nothing() -> None:
 
 
 def test_the_shown_sets_are_those_under_damage() -> None:
-    """Else those with cuts for each class at the level nearest to 95 %; None where nothing was measured."""
-    shown = shown_sets(full_report().coverage)
+    """Where the record does not name them; else those by class, nearest to 95 %; None where nothing was measured."""
+    shown = shown_sets(full_report(shown_sets=None))
     assert shown is not None
     assert (shown.condition, shown.method, shown.by_class, shown.level) == ("clean", "lac", True, 0.95)
     raps = [coverage("clean", 0.95, False), coverage("clean", 0.9, True, "raps"), coverage("JPEG", 0.9, True, "raps")]
-    shown = shown_sets(raps)
+    shown = shown_sets(empty_report(coverage=tuple(raps)))
     assert shown is not None
     assert (shown.condition, shown.method, shown.level) == ("clean", "raps", 0.9)
-    assert shown_sets([]) is None
+    assert shown_sets(empty_report()) is None
+
+
+def test_the_shown_sets_are_those_the_record_names() -> None:
+    """Of all kinds, each measured under damage; the figure and the table under damage are of that kind alone."""
+    every = [
+        coverage(condition, level, by_class, method)
+        for condition in ("clean", "JPEG")
+        for method in METHODS
+        for by_class in (False, True)
+        for level in (0.9, 0.99)
+    ]
+    report = empty_report(coverage=tuple(every), shown_sets=("raps", False, 0.99))
+    shown = shown_sets(report)
+    assert shown is not None
+    assert (shown.condition, shown.method, shown.by_class, shown.level) == ("clean", "raps", False, 0.99)
+    tables = damaged_kinds([one for one in every if one.condition != "clean"])
+    assert [level for level, _, _ in tables] == [0.9, 0.99]
+    level, names, rows = tables[1]
+    assert names[0] == "LAC, one cut" and len(names) == 6
+    assert [title for title, _ in rows] == ["JPEG"]
+    assert all(one is not None and one.level == level for one in rows[0][1])
+    assert damaged_kinds([coverage("JPEG", 0.9, True)]) == []
 
 
 def test_the_verdict_in_words() -> None:

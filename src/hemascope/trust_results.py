@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from hemascope.results import Estimate, SavedRecord
 
 ConformalMethod = Literal["lac", "aps", "raps"]
@@ -28,6 +30,11 @@ class CalibrationMetrics(SavedRecord):
     brier         sum over the classes of squared differences, mean over cells (Brier 1950), 0 to 2
     nll           mean negative logarithm of the true class's probability
     class_ece     for each class, the ECE of its own probability against being that class (Kull et al. 2019)
+    class_adaptive_ece, class_brier   the same of the two above: one class against the rest; the Brier scores of all
+                  classes sum to ``brier``
+    class_nll     ``nll`` of the cells of each class; no value where there are none
+
+    The last three are empty in records of older versions.
     """
 
     n: int
@@ -36,6 +43,9 @@ class CalibrationMetrics(SavedRecord):
     brier: Estimate
     nll: Estimate
     class_ece: list[Estimate]
+    class_adaptive_ece: list[Estimate] = Field(default_factory=list)
+    class_brier: list[Estimate] = Field(default_factory=list)
+    class_nll: list[Estimate] = Field(default_factory=list)
     bins: list[ReliabilityBin]
 
 
@@ -179,6 +189,8 @@ class TrustReport(SavedRecord):
     coverage: tuple[CoverageResult, ...] = ()
     detection: tuple[DetectionResult, ...] = ()
     selective: tuple[SelectiveResult, ...] = ()
+    shown_sets: tuple[ConformalMethod, bool, float] | None = None
+    """Method, ``by_class`` and level of the sets that a prediction carries; None in records of older versions."""
     subtypes: tuple[SubtypeResult, ...] = ()
     cost: CostResult | None = None
     attributes: tuple[AttributeResult, ...] = ()

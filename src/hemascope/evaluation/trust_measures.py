@@ -53,6 +53,7 @@ def measured_trust(
         views=record.views,
         calibration=tuple(calibration_of(seen, assessor, resamples, seed) for seen in conditions),
         coverage=tuple(one for seen in conditions for one in coverage_of(seen, assessor)),
+        shown_sets=(assessor.cuts.method, assessor.cuts.by_class, assessor.cuts.level),
         selective=tuple(selective_of(seen, resamples, seed) for seen in conditions),
         subtypes=measure_subtypes(ids, clean.labels, predicted, names),
         cost=measure_cost(
@@ -80,11 +81,10 @@ def calibration_of(seen: Seen, assessor: Assessor, resamples: int, seed: int) ->
 
 
 def coverage_of(seen: Seen, assessor: Assessor) -> Iterator[CoverageResult]:
-    """Of every kind of set on clean cells, of the kind that is shown under damage."""
-    for place, cuts in enumerate(assessor.record.conformal):
-        if seen.name == "clean" or place == assessor.record.sets:
-            sets = prediction_sets(seen.predictions.probs, cuts, never_empty=False)
-            yield measure_coverage(sets, seen.labels, cuts, condition=seen.name, title=seen.title)
+    """Of every kind of set at every level."""
+    for cuts in assessor.record.conformal:
+        sets = prediction_sets(seen.predictions.probs, cuts, never_empty=False)
+        yield measure_coverage(sets, seen.labels, cuts, condition=seen.name, title=seen.title)
 
 
 def selective_of(seen: Seen, resamples: int, seed: int) -> SelectiveResult:

@@ -19,6 +19,7 @@ from hemascope.report.trust_figures import (
 from hemascope.report.wording import Card, interval, number, percent
 from hemascope.results import Estimate
 from hemascope.trust_results import (
+    CalibrationResult,
     CostResult,
     CoverageResult,
     DetectionResult,
@@ -87,9 +88,10 @@ def render_trust(report: TrustReport, folder: Path, *, assumptions: str = ASSUMP
 
 def _view(report: TrustReport, assumptions: str) -> Mapping[str, object]:
     clean_sets = [one for one in report.coverage if one.condition == CLEAN]
-    damaged_sets = [one for one in report.coverage if one.condition != CLEAN]
-    shown = shown_sets(report.coverage)
+    every_damaged = [one for one in report.coverage if one.condition != CLEAN]
+    shown = shown_sets(report)
     levels = [one for one in clean_sets if shown and (one.method, one.by_class) == (shown.method, shown.by_class)]
+    damaged_sets = [one for one in every_damaged if shown is None or same_kind(one, shown)]
     queue = clean_queue(report)
     damaged_queues = sorted(
         (one for one in report.selective if one.condition != CLEAN), key=lambda one: -(one.aurc.value or 0.0)
@@ -106,13 +108,12 @@ def _view(report: TrustReport, assumptions: str) -> Mapping[str, object]:
         "scores": SCORES,
         "distances": DISTANCES,
         "clean": clean,
-        "class_ece": []
-        if clean is None
-        else list(zip(report.class_names, clean.before.class_ece, clean.after.class_ece, strict=True)),
+        "class_calibration": [] if clean is None else class_calibration(clean, report.class_names),
         "reliability": markup(reliability(report.calibration)),
         "levels": sorted({one.level for one in clean_sets}),
         "kinds": kinds(clean_sets),
         "damaged_sets": damaged_sets,
+        "damaged_kinds": damaged_kinds(every_damaged),
         "shown": shown,
         "class_rows": [] if shown is None else class_rows(shown, report.class_names),
         "shown_kind": "" if shown is None else kind(shown),
@@ -129,10 +130,17 @@ def _view(report: TrustReport, assumptions: str) -> Mapping[str, object]:
     }
 
 
-def shown_sets(coverage: Sequence[CoverageResult]) -> CoverageResult | None:
-    """The clean result of the sets that the model gives: the kind measured under damage too, else by class at 95 %."""
-    clean = [one for one in coverage if one.condition == CLEAN]
-    used = {(one.method, one.by_class, one.level) for one in coverage if one.condition != CLEAN}
+def shown_sets(report: TrustReport) -> CoverageResult | None:
+    """The clean result of the sets that the model gives.
+
+    Where the record does not tell them: of a kind measured under damage too, else by class at 95 %.
+    """
+    clean = [one for one in report.coverage if one.condition == CLEAN]
+    used = (
+        {(one.method, one.by_class, one.level) for one in report.coverage if one.condition != CLEAN}
+        if report.shown_sets is None
+        else {report.shown_sets}
+    )
     return min(
         clean,
         key=lambda one: (
@@ -147,6 +155,38 @@ def shown_sets(coverage: Sequence[CoverageResult]) -> CoverageResult | None:
 def kind(one: CoverageResult) -> str:
     """What the sets are made by, in words."""
     return f"{METHODS[one.method]}, {'cuts for each class' if one.by_class else 'one cut'}"
+
+
+def same_kind(one: CoverageResult, other: CoverageResult) -> bool:
+    """Whether two results are of the same method, cuts and level."""
+    return (one.method, one.by_class, one.level) == (other.method, other.by_class, other.level)
+
+
+def damaged_kinds(
+    results: Sequence[CoverageResult],
+) -> list[tuple[float, list[str], list[tuple[str, list[CoverageResult | None]]]]]:
+    """A table a level, rising: the kinds, and each condition with its result by kind; none for one kind alone."""
+    names = list(dict.fromkeys(kind(one) for one in results))
+    by = {(one.level, one.title, kind(one)): one for one in results}
+    if len(names) < 2:
+        return []
+    return [
+        (level, names, [(title, [by.get((level, title, name)) for name in names]) for title in titles])
+        for level in sorted({one.level for one in results})
+        if (titles := list(dict.fromkeys(one.title for one in results if one.level == level)))
+    ]
+
+
+def class_calibration(
+    result: CalibrationResult, class_names: Sequence[str]
+) -> list[tuple[str, list[tuple[Estimate | None, Estimate | None]]]]:
+    """Each class with its four measures, before and after; None for what an older record does not hold."""
+    fields = ("class_ece", "class_adaptive_ece", "class_brier", "class_nll")
+    found = [(getattr(result.before, name), getattr(result.after, name)) for name in fields]
+    return [
+        (name, [(before[k], after[k]) if before and after else (None, None) for before, after in found])
+        for k, name in enumerate(class_names)
+    ]
 
 
 def kinds(results: Sequence[CoverageResult]) -> list[tuple[str, list[CoverageResult | None]]]:
@@ -227,7 +267,7 @@ def verdict(report: TrustReport) -> str:
             f"How sure the model says it is differs from how often it is right by {percent(clean.after.ece.value)} on "
             f"average (by {percent(clean.before.ece.value)} before calibration)."
         )
-    shown = shown_sets(report.coverage)
+    shown = shown_sets(report)
     if shown is not None:
         word = "does so" if shown.kept else "falls short"
         sentences.append(
@@ -262,7 +302,7 @@ def cards(report: TrustReport) -> list[Card]:
     if clean is not None:
         ece, before = clean.after.ece, number(clean.before.ece.value)
         found.append(Card(number(ece.value), "expected calibration error", f"{interval(ece, False)} · before {before}"))
-    shown = shown_sets(report.coverage)
+    shown = shown_sets(report)
     if shown is not None:
         title = f"of the sets right, {share(shown.level)} wanted"
         found.append(Card(percent(shown.coverage.value), title, interval(shown.coverage)))

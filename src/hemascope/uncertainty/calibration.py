@@ -21,7 +21,7 @@ def measure_calibration(
 ) -> CalibrationMetrics:
     """Every measure of ``CalibrationMetrics`` for probabilities (N, K) and labels (N,).
 
-    bins  of confidence: equally wide for ``ece`` and ``class_ece``, of equally many cells for ``adaptive_ece``
+    bins  of confidence: equally wide for ``ece`` and ``class_ece``, of equally many cells for the adaptive ones
 
     A calibration error is biased upwards, the more the fewer cells: of perfectly honest probabilities it is not 0. A
     resample adds as much again, so the interval is the basic one (Davison and Hinkley 1997), which takes that off; it
@@ -45,31 +45,47 @@ def _measured(probs: Floats, labels: Ints, bins: int, resamples: int, seed: int)
     confidence, right = probs.max(axis=1), probs.argmax(axis=1) == labels
     place = _equal_width(confidence, bins)
     truth = np.eye(classes)[labels]
+    away = probs - truth
     gaps = [
         _Gaps(confidence - right, place, bins),
         _Gaps(confidence - right, _equal_mass(confidence, bins), bins),
-        *(_Gaps(probs[:, k] - truth[:, k], _equal_width(probs[:, k], bins), bins) for k in range(classes)),
+        *(_Gaps(away[:, k], _equal_width(probs[:, k], bins), bins) for k in range(classes)),
+        *(_Gaps(away[:, k], _equal_mass(probs[:, k], bins), bins) for k in range(classes)),
     ]
-    means = np.stack([np.square(probs - truth).sum(axis=1), log_losses(probs, labels)], axis=1)
+    squares, losses = np.square(away), log_losses(probs, labels)
+    # Of all cells: Brier score, log loss, the Brier score of each class. Then sums and sizes of each class.
+    columns = np.column_stack([squares.sum(axis=1), losses, squares, losses[:, None] * truth, truth])
     rng = np.random.default_rng(seed)
-    errors, drawn_means = np.empty((resamples, len(gaps))), np.empty((resamples, 2))
+    errors, drawn = np.empty((resamples, len(gaps))), np.empty((resamples, columns.shape[1]))
     rows = max(1, min(64, CHUNK // n))
     for start in range(0, resamples, rows):
         part = slice(start, min(start + rows, resamples))
         weights = resample_weights(np.full(part.stop - part.start, n), n, rng).astype(np.float64)
         errors[part] = np.stack([one.of(weights) for one in gaps], axis=1)
-        drawn_means[part] = weights @ means / n
+        drawn[part] = weights @ columns / n
     found = [_basic(float(one.of(np.ones((1, n)))[0]), errors[:, k], n) for k, one in enumerate(gaps)]
-    brier, nll = (estimate(float(means[:, k].mean()), drawn_means[:, k], n) for k in range(2))
+    means = [estimate(float(columns[:, k].mean()), drawn[:, k], n) for k in range(2 + classes)]
+    sums, sizes = slice(2 + classes, 2 + 2 * classes), slice(2 + 2 * classes, None)
+    value = _of_class(columns[:, sums].sum(axis=0), columns[:, sizes].sum(axis=0))
+    drawn_values = _of_class(drawn[:, sums], drawn[:, sizes])
+    size = np.bincount(labels, minlength=classes).tolist()
     return CalibrationMetrics(
         n=n,
         ece=found[0],
         adaptive_ece=found[1],
-        brier=brier,
-        nll=nll,
-        class_ece=found[2:],
+        brier=means[0],
+        nll=means[1],
+        class_ece=found[2 : 2 + classes],
+        class_adaptive_ece=found[2 + classes :],
+        class_brier=means[2:],
+        class_nll=[estimate(float(value[k]), drawn_values[:, k], size[k]) for k in range(classes)],
         bins=[_bin(k, bins, confidence[place == k], right[place == k]) for k in range(bins)],
     )
+
+
+def _of_class(sums: Floats, sizes: Floats) -> Floats:
+    """Means from sums and sizes (…, K); NaN where a class has no cell."""
+    return np.asarray(np.divide(sums, sizes, out=np.full(sums.shape, np.nan), where=sizes > 0))
 
 
 class _Gaps:
