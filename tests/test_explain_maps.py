@@ -102,7 +102,9 @@ def test_the_margin_is_over_the_mean_of_the_others() -> None:
     assert margin(torch.tensor([[3.0]]), 0).tolist() == [3.0]
 
 
-@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "name", ["test_efficientnet", "test_resnet", "test_convnext", "mobilenetv3_small_050", "test_vit"]
+)
 def test_the_last_layer_is_found_in_every_family(name: str) -> None:
     """The last map before pooling, and an earlier one with more places where three by three say too little."""
     model = create_classifier(ModelConfig(backbone=name, weights="random"), 3, 0).eval()
@@ -122,6 +124,26 @@ def test_the_last_layer_is_found_in_every_family(name: str) -> None:
         return sizes[-1]
 
     assert places(layer) >= 2 and places(finer) >= 5
+
+
+def test_tokens_are_put_back_into_their_places() -> None:
+    """Row by row, without the class token; the layer is before the last attention, behind which no patch is read."""
+    model = create_classifier(ModelConfig(backbone="test_vit", weights="random"), 3, 0).eval()
+    layer = last_spatial_layer(model, 96)
+    assert layer.prefix == 1 and layer.name.endswith("norm1")
+    tokens = torch.arange(1 + 36, dtype=torch.float32).reshape(1, 37, 1)
+    assert layer.channels_first(tokens).tolist() == (torch.arange(36) + 1).reshape(1, 1, 6, 6).tolist()
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_a_vision_transformer_has_a_map() -> None:
+    """Grad-CAM and HiResCAM of its tokens: not empty, and of the size of the image."""
+    pytest.importorskip("pytorch_grad_cam")
+    model = create_classifier(ModelConfig(backbone="test_vit", weights="random"), 3, 0).eval()
+    images = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
+    for method in ("gradcam", "hirescam"):
+        found = explain_images(model, images, method=method, target=np.array([1]))
+        assert found.heat.shape == (1, 96, 96) and found.heat.max() > 0
 
 
 def test_maps_of_a_network_have_the_shape_of_its_images() -> None:

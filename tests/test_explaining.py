@@ -121,6 +121,40 @@ def test_a_method_blind_to_the_last_layer_is_marked_on_every_cell(
     assert "drawn anew" in marked.page.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_a_constant_map_is_trusted_of_no_cell(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """A method that gives every place the same, nothing or something, has that as its one reason."""
+    from hemascope.explain import cams
+
+    def constant(model: Any, pictures: Any, *, method: str, target: Any, **options: Any) -> Any:
+        return cams.Explanation(method, np.full(pictures.shape[:3], value, dtype=np.float32), target, "")
+
+    monkeypatch.setattr(cams, "explain_images", constant)
+    marked = explain(run, [images], output=tmp_path / "out", augmented=None)
+    for cell in marked.report.cells:
+        (one,) = cell.methods
+        assert not one.trustworthy and len(one.reasons) == 1 and "everywhere the same" in one.reasons[0]
+
+
+def test_a_backbone_without_maps_is_refused_for_the_methods_that_need_them(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RISE sees the network from outside; for Grad-CAM the sentence comes before any work."""
+    from hemascope.explain import layers
+
+    def none(*_: Any, **__: Any) -> None:
+        raise UsageError("this backbone has no layer that keeps the places")
+
+    monkeypatch.setattr(layers, "last_spatial_layer", none)
+    with pytest.raises(UsageError, match="no layer"):
+        explain(run, [images], output=tmp_path / "out", methods=("rise", "gradcam"))
+    assert list(tmp_path.iterdir()) == []
+    made = explain(run, [images], output=tmp_path / "out", limit=1, augmented=None)
+    assert made.report.methods == ("rise",) and made.report.cells[0].methods[0].insertion > 0
+
+
 def test_likeness_is_of_ranks_and_a_flat_map_is_like_no_other() -> None:
     """A map and its square have the same ranks, its negative the opposite ones, and a flat map counts as 0."""
     from hemascope.explain.sanity import likeness

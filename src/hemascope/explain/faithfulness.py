@@ -85,10 +85,10 @@ def reasons_to_doubt(
 
     agrees  correlation with the map of a second version; None: none was explained
     stays   how like maps of the method are to those of a network with another head (``sanity.likeness``)
-    empty   whether the map is zero everywhere
+    empty   whether the map is zero everywhere, or has one value
     """
     if empty:
-        return ["the map is empty: by this method nothing speaks for the class"]
+        return ["the map is empty or everywhere the same: by this method no place speaks for the class"]
     reasons = []
     if not insertion > random_insertion:
         reasons.append("revealing its places brings the class back no sooner than random places do")

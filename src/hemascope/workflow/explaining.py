@@ -103,12 +103,14 @@ def explain(
     check_replaceable(target, "explain.json", "an explanation")
     policy = None if augmented is None else load_policy(augmented)
 
+    from hemascope.explain.cams import CAMS
     from hemascope.explain.layers import last_spatial_layer
     from hemascope.predict import load_model
 
     predictor = load_model(run, device="cpu", batch_size=_AHEAD, progress=progress)
     classifier = predictor.bundle.build().eval()
-    last_spatial_layer(classifier, predictor.bundle.preparation.size)  # a backbone without maps is said before the work
+    if set(chosen) & set(CAMS):  # a backbone without maps is said before the work; the other methods need none
+        last_spatial_layer(classifier, predictor.bundle.preparation.size)
     if part is None:
         asked = _streamed(predictor, inputs, limit, progress)
     else:
@@ -325,7 +327,7 @@ def _tested(
             random_deletion,
             agrees,
             stays=sanity[method],
-            empty=not one.any(),
+            empty=bool(one.min() == one.max()),
         )
         found.append(
             MethodResult(
