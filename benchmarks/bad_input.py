@@ -33,6 +33,9 @@ from bad_cases.case import Case, Ground, train_quietly
 TABLE = Path(__file__).resolve().parent.parent / "docs/bad_input.md"
 LONGEST_MESSAGE = 400
 MOST_LINES = 3
+PATIENCE = 900
+"""Seconds for a process of its own: importing torch alone takes minutes where others have the cores."""
+
 UNFORESEEN = "something unforeseen went wrong"
 
 
@@ -194,10 +197,10 @@ def _streams() -> Iterator[tuple[io.TextIOWrapper, io.TextIOWrapper]]:
 def _in_process_of_its_own(words: list[str], case: Case) -> tuple[int, str, str]:
     program = [sys.executable, "-m", "hemascope", *words]
     if case.stdout is None:
-        done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, check=False)
         return done.returncode, done.stdout, done.stderr
     with Path(case.stdout).open("w", encoding="utf-8") as sink:
-        done = subprocess.run(program, stdout=sink, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        done = subprocess.run(program, stdout=sink, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
     return done.returncode, "", done.stderr
 
 

@@ -10,6 +10,8 @@ from hypothesis import settings
 
 # Set before torch loads, here and in the processes tests start: test machines are shared (see hemascope/cli).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: a thread each, for together they have all the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A slow machine must not fail a property, and a failure must come again when the test is run again.
 settings.register_profile("hemascope", deadline=None, derandomize=True)

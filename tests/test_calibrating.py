@@ -286,8 +286,11 @@ def test_batches_of_signs_join_and_spread() -> None:
     ]
 
 
-def test_the_trust_test_covers_every_kind_of_damage(run: Any, cells: Path, tmp_path: Path) -> None:
+def test_the_trust_test_covers_every_kind_of_damage(
+    run: Any, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A page and a record: clean, eleven corruptions, two stacks; foreign images near and far; nothing left out."""
+    monkeypatch.setattr(trust_testing, "FOREIGN_IMAGES", 20)
     tested = trust(run.folder, cells, output=tmp_path / "trust", limit=8, resamples=100)
     report = TrustReport.model_validate_json((tested.folder / "trust.json").read_text())
     assert len(report.calibration) == len(report.selective) == 14

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hemascope.atomic import atomic_folder, write_json
 from hemascope.errors import OutputError
 from hemascope.workflow.places import check_free, check_no_run, check_replaceable
 
@@ -44,3 +45,14 @@ def test_a_run_is_no_place_for_an_evaluation(tmp_path: Path) -> None:
     (tmp_path / "splits.json").write_text("{}")
     with pytest.raises(OutputError, match="is a run, of which an evaluation would overwrite"):
         check_no_run(tmp_path, "an evaluation")
+
+
+def test_a_sentence_names_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    """A file that fails inside a folder being filled is named as it was to be called, not by the folder's own name."""
+    with (
+        pytest.raises(OutputError, match=rf"cannot write {tmp_path}/card/notes/card\.json: "),
+        atomic_folder(tmp_path / "card") as temporary,
+    ):
+        (temporary / "notes").write_text("a file")
+        write_json(temporary / "notes" / "card.json", {})
+    assert not list(tmp_path.iterdir())

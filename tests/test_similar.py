@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from PIL import Image
 from training_setup import features_stage, tiny_config
 
 from hemascope import workflow
+from hemascope.assessment import Assessor
 from hemascope.data.splits import load_splits
 from hemascope.data.synthetic import write_synthetic_folder
 from hemascope.errors import BundleError, DataError, OutputError, SourceError, UsageError
+from hemascope.models.bundle import load_bundle
 from hemascope.similar import KnownCells, agreement
 from hemascope.workflow.finding_similar import similar
 from hemascope.workflow.model_making import make_soup
@@ -115,3 +118,54 @@ def test_what_cannot_be_compared_is_said(run: Any, cells: Path, tmp_path: Path) 
         similar(run.folder, [tmp_path / "broken.png"])
     with pytest.raises(SourceError):
         similar(run.folder, [tmp_path / "nowhere.png"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("bank_rows", lambda rows: rows.astype(np.float32), "do not fit their names"),
+        ("bank_rows", lambda rows: rows + 1000, "do not fit their names"),
+        ("bank_rows", lambda rows: rows[:-1], "do not fit their names"),
+        ("bank_labels", lambda labels: labels + 8, "classes that the model does not know"),
+    ],
+)
+def test_damaged_training_cells_are_a_sentence(run: Any, name: str, change: Any, said: str) -> None:
+    """Places that are no whole numbers, lead nowhere or are too few, and classes that are not there, are refused."""
+    parts = load_bundle(run.folder).trust
+    assert parts is not None
+    arrays = {**parts.arrays, name: change(parts.arrays[name])}
+    names = load_bundle(run.folder).class_names
+    with pytest.raises(BundleError, match=said):
+        Assessor(names, parts.record, arrays).known_cells()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(doubt_cut=float("nan")),
+        lambda record: record.update(temperature=float("inf")),
+        lambda record: record["detector"].update(classes=5),
+    ],
+)
+def test_a_record_of_no_numbers_or_other_classes_is_a_sentence(run: Any, change: Any) -> None:
+    """A line for doubt that is no number, an infinite temperature, and a detector for other classes are refused."""
+    bundle = load_bundle(run.folder)
+    parts = bundle.trust
+    assert parts is not None
+    record = copy.deepcopy(dict(parts.record))
+    change(record)
+    with pytest.raises(BundleError):
+        Assessor(bundle.class_names, record, parts.arrays)
+
+
+def test_a_calibration_of_another_network_is_a_sentence(run: Any) -> None:
+    """Features or stages of another number than it was fitted for are refused before anything is predicted."""
+    bundle = load_bundle(run.folder)
+    parts = bundle.trust
+    assert parts is not None
+    assessor = Assessor(bundle.class_names, parts.record, parts.arrays)
+    width, early = assessor.detector.record.width, assessor.detector.record.early_width
+    assessor.check_widths(width, early)
+    for features, stages in ((width + 1, early), (width, early - 1)):
+        with pytest.raises(BundleError, match=f"is for {width} features"):
+            assessor.check_widths(features, stages)

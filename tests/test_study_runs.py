@@ -207,7 +207,7 @@ def test_a_study_killed_in_the_middle_goes_on(cells: Path, tmp_path: Path) -> No
     """SIGKILL while runs are under way: the workers end as well, and the same command finishes what was begun."""
     file = tmp_path / "tiny.toml"
     # Long enough to be met in the middle, and with a checkpoint at every validation.
-    text = STUDY.replace("epochs = 2", "epochs = 40\nvalidate_every = 2").replace("stacked = 12", "stacked = 0")
+    text = STUDY.replace("epochs = 2", "epochs = 16\nvalidate_every = 2").replace("stacked = 12", "stacked = 0")
     file.write_text(text + '[[variants]]\nname = "plain"\n', encoding="utf-8")
     output = tmp_path / "out"
     words = [sys.executable, "-m", "hemascope", "study", "run", file, "--data", cells, "-o", output, "--jobs", "2"]

@@ -11,9 +11,11 @@ from bad_cases.images import IMAGES
 from bad_cases.models import MODELS
 from bad_cases.outputs import OUTPUTS
 from bad_cases.policies import POLICIES
+from bad_cases.second_looks import SECOND_LOOKS
 from bad_cases.settings import SETTINGS
 from bad_cases.stress_tests import STRESS_TESTS
 from bad_cases.tables import TABLES
+from bad_cases.trust_tests import TRUST_TESTS
 
 CASES: dict[str, tuple[Case, ...]] = {
     "Single images": IMAGES,
@@ -27,5 +29,7 @@ CASES: dict[str, tuple[Case, ...]] = {
     "Augmentation": POLICIES,
     "Stress tests": STRESS_TESTS,
     "Averages, packed and shipped models": AVERAGES,
+    "Calibration, trust tests and damaged calibrations": TRUST_TESTS,
+    "Shift cards, similar cells, explanations and maps": SECOND_LOOKS,
 }
 """Section of the table to its cases, in order."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bad_cases.case import Case, Ground, copy_cell, write
+from bad_cases.case import Case, Ground, copy_cell, no_room, ordinary_user, spoil_byte, write
 from bad_cases.models import rewrite_record
+from bad_cases.trust_tests import both, locked, loose
 
 PREDICT = "predict run good.jpg -o out.csv"
 ENSEMBLE = f"{PREDICT} --ensemble other"
@@ -50,6 +51,11 @@ def _other_split(here: Path, ground: Ground) -> None:
 def _bundle_alone(here: Path, ground: Ground) -> None:
     _other(_same)(here, ground)
     shutil.copytree(here / "other/bundle", here / "bare")
+
+
+def _changed_ingredient(here: Path, ground: Ground) -> None:
+    _other(_same)(here, ground)
+    spoil_byte(here / "other/bundle/model.safetensors")
 
 
 def _dark(here: Path, ground: Ground) -> None:
@@ -160,6 +166,38 @@ AVERAGES = (
         f"{SOUP} --greedy cells",
         ("other/splits.json",),
         _other_split,
+    ),
+    Case(
+        "soup with a model of one changed byte",
+        SOUP,
+        ("other/bundle/model.safetensors is not what was saved", "Copy the bundle again"),
+        _changed_ingredient,
+    ),
+    Case(
+        "greedy soup on cells without labels",
+        f"{SOUP} --greedy pile",
+        ("made for other cells",),
+        both(_other(_same), loose),
+    ),
+    Case(
+        "soup without permission to write",
+        "soup run other -o locked/new",
+        ("cannot write locked/new", "Permission denied"),
+        both(_other(_same), locked),
+        around=ordinary_user,
+    ),
+    Case(
+        "disk full while a soup is written",
+        SOUP,
+        ("cannot write new", "Free some space"),
+        _other(_same),
+        around=no_room,
+    ),
+    Case(
+        "disk full while a model is packed",
+        "pack run -o new",
+        ("cannot write new", "Free some space"),
+        around=no_room,
     ),
     Case("packing onto a full folder", "pack run -o new", ("new exists already", "Choose another place"), _occupied),
     Case("packing a model onto its own run", "pack run -o run", ("run exists already", "Choose another place")),

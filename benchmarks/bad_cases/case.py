@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 CLASSES = ("lymphocyte", "neutrophil", "platelet")
 PER_CLASS = 10
+MANY_PER_CLASS = 40
 SIZE = 32
 SEED = 5
 NOBODY = 65534
@@ -43,10 +44,16 @@ epochs = 1
 batch_size = 8
 """
 
+JUDGED = TINY.replace("[data]\n", "[data]\ncalibration = 0.25\nvalidation = 0.1\ntest = 0.2\n")
+"""The same, with enough calibration cells of ``many`` that the model says how far to believe it."""
+
 
 @dataclass(frozen=True)
 class Ground:
-    """Good material to copy from: ``cells`` is a folder per class, ``run`` a finished run; made when asked for."""
+    """Good material to copy from: ``cells`` is a folder per class, ``run`` a finished run; made when asked for.
+
+    ``many`` and ``judged`` are the same with more cells, so that the model of ``judged`` is calibrated.
+    """
 
     folder: Path
     train: Callable[[Path, Path, Path], None]
@@ -78,6 +85,26 @@ class Ground:
         return path
 
     @property
+    def many(self) -> Path:
+        """40 synthetic cells of each of 3 classes, 32 x 32, as JPEG files."""
+        path = self.folder / "many"
+        if not path.exists():
+            from hemascope.data.synthetic import write_synthetic_folder
+
+            write_synthetic_folder(path, dict.fromkeys(CLASSES, MANY_PER_CLASS), size=SIZE, seed=SEED + 1)
+        return path
+
+    @property
+    def judged(self) -> Path:
+        """What training on ``many`` leaves with a quarter of the cells for calibration."""
+        path = self.folder / "judged"
+        if not path.exists():
+            config = self.folder / "judged.toml"
+            config.write_text(JUDGED, encoding="utf-8")
+            self.train(self.many, path, config)
+        return path
+
+    @property
     def stressed(self) -> Path:
         """What `hemascope stress run cells -o stressed --limit 6 --corruptions jpeg` leaves, run where both lie."""
         path = self.folder / "stressed"
@@ -103,7 +130,7 @@ class Case:
 
     kind     what is tried
     words    the command's words behind `hemascope`; paths are relative to the case's own folder, which holds copies
-             of `cells`, `tiny.toml` and `run` where the words name them
+             of `cells`, `run`, `many`, `judged` and `tiny.toml` where the words name them
     says     what the sentence must contain: what was found, and what to do
     make     makes the bad input in the folder; gets the ground as well
     status   the exit status that is right
@@ -112,7 +139,7 @@ class Case:
     around   what holds while the command runs, such as a full disk
     leaves   what may be there afterwards that was not before
     process  run the real program in a process of its own; else its entry point in this process
-    uses_run whether ``make`` copies the trained run; a word `run` in the command is seen without saying
+    uses_run whether ``make`` copies a trained run; a word `run` or `judged` in the command is seen without saying
     stdout   where a process's output goes instead of a pipe
     """
 
@@ -132,7 +159,7 @@ class Case:
     @property
     def needs_run(self) -> bool:
         """Whether a trained run must be there first."""
-        return "run" in self.words.split()
+        return not {"run", "judged"}.isdisjoint(self.words.split())
 
     @property
     def is_quick(self) -> bool:
@@ -143,10 +170,9 @@ class Case:
     def prepare(self, here: Path, ground: Ground) -> None:
         """Lay out the case's folder."""
         words = self.words.split()
-        if "run" in words:
-            shutil.copytree(ground.run, here / "run")
-        if "cells" in words:
-            shutil.copytree(ground.cells, here / "cells")
+        for name in ("run", "cells", "judged", "many"):
+            if name in words:
+                shutil.copytree(getattr(ground, name), here / name)
         if "tiny.toml" in words:
             shutil.copy(ground.config, here)
         if self.make is not None:

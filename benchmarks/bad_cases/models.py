@@ -35,8 +35,8 @@ def rewrite_record(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> Non
     change(record)
     (bundle / "bundle.json").write_text(json.dumps(record), encoding="utf-8")
     digest = hashlib.sha256((bundle / "bundle.json").read_bytes()).hexdigest()
-    weights = (bundle / "SHA256SUMS").read_text().splitlines()[1]
-    (bundle / "SHA256SUMS").write_text(f"{digest}  bundle.json\n{weights}\n")
+    others = (bundle / "SHA256SUMS").read_text().splitlines()[1:]
+    (bundle / "SHA256SUMS").write_text("\n".join([f"{digest}  bundle.json", *others, ""]))
 
 
 def with_sums(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path, Ground], None]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bad_cases.case import Case, Ground, Make, write
+from bad_cases.case import Case, Ground, Make, no_room, ordinary_user, write
+from bad_cases.trust_tests import both, cells_in_the_cache, locked, not_numbers, other_store
 
 PREVIEW = "augment preview my.toml cells -o sheet.png --config tiny.toml"
 STORE = "augment store affine cells -o new.store --config tiny.toml --copies"
@@ -159,6 +160,57 @@ POLICIES = (
         "augment preview affine cells -o notes/sheet.png --config tiny.toml",
         ("cannot write notes/sheet.png", "choose another place"),
         write("notes", "none"),
+    ),
+    Case("sheet of cells that are not there", "augment preview affine cellz -o sheet.png", ("cellz does not exist",)),
+    Case(
+        "sheet of an empty folder",
+        "augment preview affine empty -o sheet.png",
+        ("empty holds no image",),
+        lambda here, ground: (here / "empty").mkdir(),
+    ),
+    Case(
+        "sheet of text named .png",
+        "augment preview affine cell.png -o sheet.png",
+        ("cell.png", "not a JPEG, PNG"),
+        write("cell.png", "a lymphocyte\n"),
+    ),
+    Case("sheet of pixels of NaN", "augment preview affine cells.npz -o sheet.png", ("NaN or infinity",), not_numbers),
+    Case(
+        "sheet of a store of another preparation",
+        "augment preview affine packed -o sheet.png --config tiny.toml",
+        ("was packed with",),
+        other_store,
+    ),
+    Case(
+        "sheet without permission to write",
+        "augment preview affine many -o locked/sheet.png --config tiny.toml",
+        ("cannot write locked/sheet.png", "Permission denied"),
+        both(cells_in_the_cache, locked),
+        around=ordinary_user,
+    ),
+    Case(
+        "disk full while a sheet is written",
+        "augment preview affine many -o sheet.png --config tiny.toml",
+        ("cannot write sheet.png", "Free some space"),
+        cells_in_the_cache,
+        around=no_room,
+    ),
+    Case("copies of cells that are not there", f"{STORE.replace('cells', 'cellz')} 2", ("cellz does not exist",)),
+    Case("copies of pixels of NaN", f"{STORE.replace(' cells ', ' cells.npz ')} 2", ("NaN or infinity",), not_numbers),
+    Case("half a copy", f"{STORE} 0.5", ("--copies", "'0.5'"), status=2),
+    Case(
+        "store of copies without permission to write",
+        "augment store affine many -o locked/new.store --config tiny.toml --copies 2",
+        ("cannot write locked/new.store", "Permission denied"),
+        both(cells_in_the_cache, locked),
+        around=ordinary_user,
+    ),
+    Case(
+        "disk full while copies are written",
+        "augment store affine many -o new.store --config tiny.toml --copies 2",
+        ("cannot write", "Free some space"),
+        cells_in_the_cache,
+        around=no_room,
     ),
     Case("no copies", f"{STORE} 0", ("copies must be 1 to 100", "found 0"), status=2),
     Case("a million copies", f"{STORE} 1000000", ("copies must be 1 to 100", "found 1000000"), status=2),

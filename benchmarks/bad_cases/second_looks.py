@@ -353,10 +353,17 @@ SECOND_LOOKS = (
         occupied,
     ),
     Case(
-        "map without permission to write",
-        "map many -o locked/map.html --run judged",
-        ("cannot write locked/map.html", "Permission denied"),
-        both(cells_in_the_cache, locked),
-        around=ordinary_user,
+        "map with a file where its cache should be",
+        f"map cells -o map.html {SHALLOW}",
+        ("the cache kept/embeddings cannot be written (", "Set HEMASCOPE_CACHE"),
+        write("kept/embeddings", "none"),
+        environment={"HEMASCOPE_CACHE": "kept"},
+        leaves=("kept",),
+    ),
+    Case(
+        "map below a file",
+        f"map cells -o notes/map.html {SHALLOW}",
+        ("cannot write notes/map.html", "choose another place"),
+        write("notes", "none"),
     ),
 )

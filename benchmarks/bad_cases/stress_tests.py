@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bad_cases.case import CLASSES, Case, Ground, spoil_byte, write
+from bad_cases.case import CLASSES, Case, Ground, no_room, ordinary_user, spoil_byte, write
+from bad_cases.trust_tests import both, cells_in_the_cache, locked, loose, not_numbers, other_store
 
 STRESS = "stress run cells -o new --limit 6 --corruptions jpeg"
 GATED = f"{STRESS} --gate gate.toml"
@@ -211,6 +212,37 @@ STRESS_TESTS = (
         "results over the run itself",
         "stress run cells -o run",
         ("run is not empty and does not hold a stress test", "Choose another folder with -o"),
+    ),
+    Case("stress test on cells without labels", "stress run pile -o new", ("no labelled cell",), loose),
+    Case(
+        "stress test on an empty folder",
+        "stress run empty -o new",
+        ("empty holds no image",),
+        lambda here, ground: (here / "empty").mkdir(),
+    ),
+    Case("stress test on pixels of NaN", "stress run cells.npz -o new", ("NaN or infinity",), not_numbers),
+    Case(
+        "stress test on a store of another preparation", "stress run packed -o new", ("was packed with",), other_store
+    ),
+    Case(
+        "stress test of a model with one changed byte",
+        STRESS,
+        ("model.safetensors is not what was saved", "Copy the bundle again"),
+        lambda here, ground: spoil_byte(here / "run/bundle/model.safetensors"),
+    ),
+    Case(
+        "stress test without permission to write",
+        "stress judged many -o locked/new --limit 6 --corruptions jpeg",
+        ("cannot write locked/new", "Permission denied"),
+        both(cells_in_the_cache, locked),
+        around=ordinary_user,
+    ),
+    Case(
+        "disk full while the stress test is written",
+        "stress judged many -o new --limit 6 --corruptions jpeg",
+        ("cannot write new", "Free some space"),
+        cells_in_the_cache,
+        around=no_room,
     ),
     Case("results over a file", STRESS, ("new: it is a file", "Choose another place with -o"), write("new", "none")),
 )

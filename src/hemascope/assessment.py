@@ -7,7 +7,7 @@ everywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +49,11 @@ class TrustRecord(SavedRecord):
     version: Literal[1] = 1
     fitted_on: int = Field(ge=1)
     views: tuple[str, ...] = ()
-    temperature: float = Field(gt=0)
+    temperature: float = Field(gt=0, allow_inf_nan=False)
     conformal: tuple[ConformalCuts, ...] = Field(min_length=1)
     sets: int = Field(ge=0)
     detector: dict[str, Any]
-    doubt_cut: float
+    doubt_cut: float = Field(allow_inf_nan=False)
     bank_ids: tuple[str, ...] = ()
     morphology: dict[str, Any] | None = None
     shift: dict[str, Any] | None = None
@@ -96,18 +96,38 @@ class Assessor:
             if len(cuts.cuts) not in (1, len(self.class_names)):
                 raise BundleError(f"the calibration in {where} has {len(cuts.cuts)} cuts for another list of classes.")
         self.cuts = self.record.conformal[self.record.sets]
-        self.detector = Detector.from_saved(self.record.detector, arrays)
+        self.detector = Detector.from_saved(self.record.detector, arrays, where=where)
+        if self.detector.record.classes != len(self.class_names):
+            raise BundleError(
+                f"the detector in {where} is for {self.detector.record.classes} classes, the model knows "
+                f"{len(self.class_names)}. Copy the bundle again, or fit it again with hemascope calibrate."
+            )
         self.words = (
             None if self.record.morphology is None else AttributeHead.from_saved(self.record.morphology, arrays)
         )
+
+    def check_widths(self, features: int, stages: int) -> None:
+        """Raise BundleError unless all was fitted for a network of so many features and so many of its stages."""
+        detector = self.detector.record
+        words = None if self.words is None else self.words.record.dimensions
+        if detector.width != features or detector.early_width > stages or words not in (None, stages or features):
+            raise BundleError(
+                f"the calibration in {self._where} is for {detector.width} features, the network gives {features}. "
+                "Copy the bundle again, or fit it again with hemascope calibrate."
+            )
 
     def known_cells(self) -> KnownCells:
         """The training cells that the bundle keeps, to find the most similar ones among. Raises BundleError."""
         vectors, labels = self._arrays["bank_vectors"], self._arrays["bank_labels"]
         rows, ids = self._arrays.get("bank_rows"), self.record.bank_ids
-        if rows is None or len(rows) != len(vectors) or (len(rows) and not 0 <= rows.min() <= rows.max() < len(ids)):
+        if not _are_places(rows, len(vectors), len(ids)):
             raise BundleError(
                 f"the training cells in {self._where} do not fit their names. Fit it again with hemascope calibrate."
+            )
+        if int(labels.max()) >= len(self.class_names):
+            raise BundleError(
+                f"bank_labels in {self._where} name classes that the model does not know. Fit it again with hemascope "
+                "calibrate."
             )
         return KnownCells(
             [ids[row] for row in rows.tolist()],
@@ -142,6 +162,14 @@ class Assessor:
             words_disagree=disagrees & inside,
         )
         return Trust(sets, score, inside, agreement.astype(np.float32), doubt, reasons, words)
+
+
+def _are_places(rows: NDArray[np.generic] | None, count: int, among: int) -> TypeGuard[NDArray[np.integer[Any]]]:
+    """Whether they are ``count`` whole numbers from 0 to ``among`` - 1."""
+    if rows is None or rows.shape != (count,) or not np.issubdtype(rows.dtype, np.integer):
+        return False
+    whole = rows.astype(np.int64)
+    return not count or bool(whole.min() >= 0 and whole.max() < among)
 
 
 def described_by(features: Floats, stages: Floats) -> Floats:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -26,7 +27,22 @@ def output_error(path: Path, error: OSError) -> OutputError:
         advice = "Something else has that name, or a file stands where a folder must be: choose another place with -o."
     else:
         advice = "Choose a place you may write to with -o."
-    return OutputError(f"cannot write {path}: {reason}. {advice}")
+    return OutputError(f"cannot write {_UNFINISHED.sub(_finished, str(path))}: {reason}. {advice}")
+
+
+def reason_of(error: OutputError) -> str:
+    """Why a write failed, in the system's words, for a sentence with advice of its own."""
+    cause = error.__cause__
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
+
+
+_UNFINISHED = re.compile(r"(?:^|(?<=[/\\]))\.([^/\\]+)\.[^/\\.]{8}\.part(?=[/\\])")
+"""A folder that is being filled, by the name that ``atomic_folder`` gives it."""
+
+
+def _finished(folder: re.Match[str]) -> str:
+    """What it is to be called: a user did not ask for the other name, and it is gone when the sentence is read."""
+    return folder[1]
 
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

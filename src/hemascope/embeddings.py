@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hemascope.atomic import atomic_folder, write_json
+from hemascope.atomic import atomic_folder, reason_of, write_json
 from hemascope.cells import CellDataset
 from hemascope.config import ModelConfig
 from hemascope.errors import DataError, OutputError, UsageError
@@ -199,7 +199,8 @@ def embed(
             _compute(folder, cells, embedder, progress)
         except OutputError as error:
             raise OutputError(
-                f"the cache {folder.parent} cannot be written ({error}). Set HEMASCOPE_CACHE to a writable folder"
+                f"the cache {folder.parent} cannot be written ({reason_of(error)}). Set HEMASCOPE_CACHE to a "
+                "folder that can be"
             ) from None
         found = _open(folder, len(cells))
         if found is None:

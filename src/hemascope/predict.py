@@ -168,6 +168,7 @@ class Predictor:
         from hemascope.assessment import Assessor
 
         assessor = Assessor(self.class_names, parts.record, parts.arrays, where=self.bundle.weights.parent)
+        assessor.check_widths(self._width, self._stage_width)
         return assessor if assessor.record.views == self.tta else None
 
     def predict(self, inputs: Inputs, *, features: bool = False, progress: Progress = SILENT) -> Predictions:

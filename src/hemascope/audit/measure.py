@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 
+from hemascope.atomic import reason_of
 from hemascope.audit.file_facts import FileFacts, file_facts
 from hemascope.audit.material import Measures
 from hemascope.audit.measure_cache import open_measures, write_measures
@@ -78,7 +79,8 @@ def measure(
             write_measures(file, _blocks(seen, len(cells), progress))
         except OutputError as error:
             raise OutputError(
-                f"the cache {file.parent} cannot be written ({error}). Set HEMASCOPE_CACHE to a writable folder"
+                f"the cache {file.parent} cannot be written ({reason_of(error)}). Set HEMASCOPE_CACHE to a folder that "
+                "can be"
             ) from None
         found = open_measures(file, len(cells))
         if found is None:

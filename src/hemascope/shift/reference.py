@@ -150,8 +150,12 @@ def embedding_shift(
     """
     mean, covariance = (np.asarray(arrays.get(name), dtype=np.float64) for name in ("shift_mean", "shift_covariance"))
     width = vectors.shape[1]
-    if mean.shape != (width,) or covariance.shape != (width, width) or not np.isfinite(covariance).all():
-        raise BundleError("the reference for shifts has arrays that do not fit. Fit it again with hemascope calibrate.")
+    shapes_fit = mean.shape == (width,) and covariance.shape == (width, width)
+    if not (shapes_fit and np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise BundleError(
+            "the reference for shifts has arrays that do not fit or are not finite. Fit it again with hemascope "
+            "calibrate."
+        )
     units = _unit(np.asarray(vectors, dtype=np.float64))
     rng = np.random.default_rng(seed)
     values, axes = np.linalg.eigh(covariance)

@@ -99,7 +99,9 @@ def similar(
         parts.append(predictor.predict_images(images, [str(k) for k in range(len(images))], features=True))
     said = joined(parts, predictor.class_names)
     if not len(said):
-        raise DataError(f"none of the {len(ids):,} images could be read, so nothing can be compared: {errors[0]}")
+        raise DataError(
+            f"none of the {len(ids):,} images could be read, so nothing can be compared: {ids[0]}: {errors[0]}"
+        )
     assert said.features is not None
     neighbours = known.nearest(assessor.detector.project(said.features), k)
     named = np.full(len(ids), -1, dtype=np.int64)

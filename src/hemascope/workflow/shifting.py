@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemascope.assessment import Assessor
+from hemascope.assessment import Assessor, TrustRecord
 from hemascope.atomic import atomic_folder, write_json
 from hemascope.cells import UNLABELLED, CellDataset
 from hemascope.config import RunConfig
@@ -28,9 +28,6 @@ from hemascope.uncertainty.expected_accuracy import expected_accuracy, read_expe
 from hemascope.workflow.cells import Data, Rows, cells_of, prepared_for, spread
 from hemascope.workflow.places import check_free, check_replaceable
 from hemascope.workflow.stressing import default_folder
-
-if TYPE_CHECKING:
-    from hemascope.predict import Predictor
 
 LABELS = 100
 """At most so many labels are used to recalibrate: what a person names in a quarter of an hour."""
@@ -64,6 +61,7 @@ def shift(
     anew on at most ``labels`` labelled cells of ``data``, some of each class; the card then says what that changes, on
     cells left out in turn. Raises BundleError where the model was never calibrated, DataError, UsageError, OutputError.
     """
+    from hemascope.models.bundle import copy_bundle
     from hemascope.predict import load_model
 
     predictor = load_model(run, progress=progress)
@@ -78,6 +76,11 @@ def shift(
     check_replaceable(target, "card.json", "a shift card")
     if recalibrated is not None:
         check_free(Path(recalibrated))
+        if target.absolute() in (Path(recalibrated).absolute(), *Path(recalibrated).absolute().parents):
+            raise UsageError(
+                f"--recalibrated {recalibrated} lies in {target}, which the card replaces as a whole. Name another "
+                "place for the model."
+            )
     cells = cells_of(
         data,
         prepared_for(RunConfig(), predictor.bundle.preparation),
@@ -124,16 +127,20 @@ def shift(
     )
     advice, reasons = recommend(card)
     card = card.model_copy(update={"recommendation": advice, "reasons": reasons})
+    record = None
     if recalibrated is not None:
-        card = card.model_copy(
-            update={
-                "recalibration": _recalibrated(predictor, assessor, cells, said, labels, Path(recalibrated), seed),
-                "recalibrated": str(recalibrated),
-            }
-        )
+        record, effect = _refitted(assessor, cells, said, labels, seed)
+        card = card.model_copy(update={"recalibration": effect, "recalibrated": str(recalibrated)})
     with atomic_folder(target) as temporary:
         write_json(temporary / "card.json", card.model_dump(mode="json"))
         render_shift(card, temporary)
+        if record is not None and recalibrated is not None:  # the copy last: a card that fails leaves none behind
+            copy_bundle(
+                predictor.bundle,
+                Path(recalibrated),
+                calibration=record.model_dump(mode="json"),
+                trust=parts.arrays,
+            )
     return Shifted(target, card, target / "report.html")
 
 
@@ -146,19 +153,12 @@ def _shares(said: Predictions, assessor: Assessor) -> tuple[tuple[float, float],
     return tuple((float(a), float(b)) for a, b in zip(named, known, strict=True))
 
 
-def _recalibrated(
-    predictor: Predictor,
-    assessor: Assessor,
-    cells: CellDataset,
-    said: Predictions,
-    most: int,
-    folder: Path,
-    seed: int,
-) -> Recalibration:
-    """Fit temperature and sets on a few labelled cells, write the model with them, and say what changed."""
-    from hemascope.models.bundle import copy_bundle
-
-    rows = np.flatnonzero(_labels(cells, assessor) != UNLABELLED)
+def _refitted(
+    assessor: Assessor, cells: CellDataset, said: Predictions, most: int, seed: int
+) -> tuple[TrustRecord, Recalibration]:
+    """Temperature and sets fitted on at most so many labelled cells, and what that changes."""
+    labels = _labels(cells, assessor)
+    rows = np.flatnonzero(labels != UNLABELLED)
     if len(rows) < 2:
         raise DataError(
             f"{cells.source} has {len(rows)} labelled cells; recalibration takes some. Put cells into folders named by "
@@ -166,13 +166,8 @@ def _recalibrated(
         )
     if most < 2:
         raise UsageError(f"recalibration takes at least 2 labels, found {most}")
-    labels = _labels(cells, assessor)
     chosen: NDArray[np.intp] = rows[spread(labels[rows], seed)[:most]]
-    record, effect = refit(assessor.record, said.logits[chosen], labels[chosen], seed=seed)
-    parts = predictor.bundle.trust
-    assert parts is not None
-    copy_bundle(predictor.bundle, folder, calibration=record.model_dump(mode="json"), trust=parts.arrays)
-    return effect
+    return refit(assessor.record, said.logits[chosen], labels[chosen], seed=seed)
 
 
 def _labels(cells: CellDataset, assessor: Assessor) -> NDArray[np.int64]:
