@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import resource
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+import hemascope
 
 CLASSES = ("lymphocyte", "neutrophil", "platelet")
 PER_CLASS = 10
@@ -206,12 +211,30 @@ def spoil_byte(path: Path, place: int = -20) -> None:
     path.write_bytes(bytes(content))
 
 
+_WITH_TORCH = ("__main__", "embeddings", "explain", "models", "predict", "training")
+"""Modules that import torch, which no quick case needs; and the program itself."""
+
+
+@cache
+def _load_all() -> None:
+    """Import what a verb would import late: nobody may not read a checkout or a Python in somebody's home."""
+    import encodings.utf_8_sig  # noqa: F401 - looked up by name when a file is decoded
+
+    from PIL import Image
+
+    Image.init()
+    for module in pkgutil.walk_packages(hemascope.__path__, "hemascope."):
+        if module.name.split(".")[1] not in _WITH_TORCH:
+            importlib.import_module(module.name)
+
+
 @contextmanager
 def ordinary_user() -> Iterator[None]:
     """Permissions count: a superuser, whom they do not stop, works as nobody for a while."""
     if os.geteuid() != 0:
         yield
         return
+    _load_all()
     os.seteuid(NOBODY)
     try:
         yield
