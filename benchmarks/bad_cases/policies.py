@@ -19,6 +19,10 @@ def policy(steps: str) -> Make:
     return write("my.toml", f"steps = [{steps}]\n")
 
 
+_OWN = policy(AT_THE_BOTTOM)
+"""A policy that nobody may read: those of the package may lie where nobody may look."""
+
+
 def _occupied(here: Path, ground: Ground) -> None:
     write("new.store/thesis.txt", "all of it")(here, ground)
 
@@ -183,9 +187,9 @@ POLICIES = (
     ),
     Case(
         "sheet without permission to write",
-        "augment preview affine many -o locked/sheet.png --config tiny.toml",
+        "augment preview my.toml many -o locked/sheet.png --config tiny.toml",
         ("cannot write locked/sheet.png", "Permission denied"),
-        both(cells_in_the_cache, locked),
+        both(both(cells_in_the_cache, locked), _OWN),
         around=ordinary_user,
     ),
     Case(
@@ -200,9 +204,9 @@ POLICIES = (
     Case("half a copy", f"{STORE} 0.5", ("--copies", "'0.5'"), status=2),
     Case(
         "store of copies without permission to write",
-        "augment store affine many -o locked/new.store --config tiny.toml --copies 2",
+        "augment store my.toml many -o locked/new.store --config tiny.toml --copies 2",
         ("cannot write locked/new.store", "Permission denied"),
-        both(cells_in_the_cache, locked),
+        both(both(cells_in_the_cache, locked), _OWN),
         around=ordinary_user,
     ),
     Case(
