@@ -82,6 +82,7 @@ def study_markdown(result: StudyResult) -> str:
     seeds = max((len(variant.seeds) for variant in result.variants), default=0)
     lines += ["", f"{said_of_intervals(result)} Cells: {cells_used}; {seeds} seeds."]
     lines += ["", *(f"{note}\n" for note in result.notes)]
+    lines += [f"`hemascope study run studies/{result.name}.toml --data CELLS -o studies/out`", ""]
     lines += [f"Expected: {result.expected}. Measured: {measured_time(result)}.", ""]
     return "\n".join(lines) + "\n"
 
